@@ -1,0 +1,3 @@
+"""Sensitivity of preference models, in JAX."""
+
+__version__ = "0.1.0"
