@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 class InputError(ValueError):
@@ -38,7 +39,7 @@ class ConvergenceError(RuntimeError):
 
 def is_concrete(value: Any) -> bool:
     """Whether the value of an array is known now, that is, outside a JAX transformation."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def show(value: Any) -> str:

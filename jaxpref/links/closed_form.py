@@ -1,113 +1,23 @@
-r"""Links: the function g that turns a margin of scores into a preference probability.
-
-A link is a continuous distribution function of the margin m = s_i - s_j (in nats for the logistic
-link, in units of the link's own scale otherwise). The paper asks of it (Assumptions 2-5) that it
-increases strictly, runs from 0 to 1, satisfies g(m) + g(-m) = 1 and is continuously
-differentiable; its results also need g'(m) -> 0, which the paper derives (Lemma 2) but which in
-fact has to be assumed. :func:`check_link` tests all five.
-
-Everything here is computed from the tail of the smaller probability: g(-700) is right to twelve
-digits where it is representable, and `log_probability` carries on where it is not.
-
-References
-----------
-Xu and Kankanhalli, "Strong Preferences Affect the Robustness of Preference Models and Value
-Alignment", ICLR 2025: section 2.2.
-"""
+"""The links whose tails and inverses are elementary or nearly so."""
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from . import _numerics as nx
-from ._checks import InputError, check_positive
-
-MarginFunction = Callable[[Float[Array, ""]], Float[Array, ""]]
+from .. import _numerics as nx
+from .base import Link, tail_and_excess
 
 
-class Link(eqx.Module):
-    """A link g, its tails, its inverse and the logarithm of its density g'.
+class Logistic(Link):
+    """Bradley-Terry: g(m) = 1 / (1 + exp(-m)), margins in nats."""
 
-    Every method maps over arrays of any shape, keeps float32 and float64 apart, and works under
-    ``jit``, ``vmap`` and ``grad``. Probabilities of large positive margins round to 1; ask for
-    the probability of the opposite margin to see what is left.
-    """
-
-    name: eqx.AbstractVar[str]
-    symmetric: eqx.AbstractVar[bool]
-
-    @abc.abstractmethod
-    def log_density(self, margin: ArrayLike) -> Float[Array, "..."]:
-        """Return log g'(margin), the log density of the link, -inf where it underflows to 0."""
-
-    @abc.abstractmethod
-    def probability(self, margin: ArrayLike) -> Float[Array, "..."]:
-        """Return g(margin), the probability that the first item wins, in [0, 1]."""
-
-    @abc.abstractmethod
-    def log_probability(self, margin: ArrayLike) -> Float[Array, "..."]:
-        """Return log g(margin) <= 0, finite long after g(margin) has underflowed."""
-
-    @abc.abstractmethod
-    def margin(
-        self, probability: ArrayLike, complement: ArrayLike | None = None
-    ) -> Float[Array, "..."]:
-        """Return g^-1(probability), the margin; -inf at 0 and inf at 1.
-
-        Parameters
-        ----------
-        probability : array_like
-            p in [0, 1].
-        complement : array_like, optional
-            1 - p, where it is known more accurately than p can say: a float32 p cannot hold
-            1 - 1e-9, but the pair (1, 1e-9) can.
-        """
-
-    def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
-        """Return log g'(margin + shift) - log g'(margin).
-
-        This is the log-sensitivity of Eq. 2; links with a closed form override it so that a
-        small `shift` at a large `margin` is not rounded away.
-        """
-        x, y = nx.as_floats(margin, shift)
-        return self.log_density(x + y) - self.log_density(x)
-
-    def density(self, margin: ArrayLike) -> Float[Array, "..."]:
-        """Return g'(margin)."""
-        return jnp.exp(self.log_density(margin))
-
-    def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
-        """Return margins drawn from g, so that g(margin) is uniform on (0, 1)."""
-        uniform = jax.random.uniform(key, shape, dtype, minval=jnp.finfo(dtype).tiny)
-        return self.margin(uniform)
-
-    def __repr__(self) -> str:
-        return f"<link {self.name}>"
-
-
-def _tail_and_excess(
-    probability: ArrayLike, complement: ArrayLike | None
-) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
-    """Return the smaller of p and 1 - p, how far it lies below 1/2, and the sign of the margin."""
-    if complement is None:
-        p = nx.as_float(probability)
-        q = 1 - p
-    else:
-        p, q = nx.as_floats(probability, complement)
-    sign = jnp.where(p < q, -jnp.ones_like(p), jnp.ones_like(p))
-    return jnp.minimum(p, q), jnp.abs(p - q) / 2, sign
-
-
-class _Logistic(Link):
-    name: str = eqx.field(default="logistic", static=True)
-    symmetric: bool = eqx.field(default=True, static=True)
+    @property
+    def name(self) -> str:
+        return "logistic"
 
     def log_density(self, margin: ArrayLike) -> Float[Array, "..."]:
         size = jnp.abs(nx.as_float(margin))
@@ -122,7 +32,7 @@ class _Logistic(Link):
     def margin(
         self, probability: ArrayLike, complement: ArrayLike | None = None
     ) -> Float[Array, "..."]:
-        tail, excess, sign = _tail_and_excess(probability, complement)
+        tail, excess, sign = tail_and_excess(probability, complement)
         return sign * jnp.log1p(2 * excess / tail)
 
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
@@ -134,9 +44,12 @@ class _Logistic(Link):
         return jax.random.logistic(key, shape, dtype)
 
 
-class _Probit(Link):
-    name: str = eqx.field(default="probit", static=True)
-    symmetric: bool = eqx.field(default=True, static=True)
+class Probit(Link):
+    """Thurstone-Mosteller: g is the standard normal distribution function."""
+
+    @property
+    def name(self) -> str:
+        return "probit"
 
     def log_density(self, margin: ArrayLike) -> Float[Array, "..."]:
         x = nx.as_float(margin)
@@ -159,7 +72,7 @@ class _Probit(Link):
     def margin(
         self, probability: ArrayLike, complement: ArrayLike | None = None
     ) -> Float[Array, "..."]:
-        tail, excess, sign = _tail_and_excess(probability, complement)
+        tail, excess, sign = tail_and_excess(probability, complement)
         return sign * _probit_upper_margin(tail, excess)
 
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
@@ -195,9 +108,12 @@ def _probit_upper_margin_jvp(primals: Any, tangents: Any) -> Any:
     return m, tangents[1] * jnp.exp(0.5 * m * m + nx.HALF_LOG_2PI)
 
 
-class _Cauchit(Link):
-    name: str = eqx.field(default="cauchit", static=True)
-    symmetric: bool = eqx.field(default=True, static=True)
+class Cauchit(Link):
+    """g(m) = 1/2 + arctan(m)/pi: the heaviest tail shipped; dominance is hard to reach."""
+
+    @property
+    def name(self) -> str:
+        return "cauchit"
 
     def log_density(self, margin: ArrayLike) -> Float[Array, "..."]:
         return -nx.LOG_PI - nx.log1p_square(nx.as_float(margin))
@@ -214,7 +130,7 @@ class _Cauchit(Link):
     def margin(
         self, probability: ArrayLike, complement: ArrayLike | None = None
     ) -> Float[Array, "..."]:
-        tail, excess, sign = _tail_and_excess(probability, complement)
+        tail, excess, sign = tail_and_excess(probability, complement)
         central = excess < 0.25
         inner = jnp.tan(jnp.pi * jnp.where(central, excess, 0.0))
         outer = 1 / jnp.tan(jnp.pi * jnp.where(central, 0.25, tail))
@@ -222,13 +138,13 @@ class _Cauchit(Link):
 
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
         x, y = nx.as_floats(margin, shift)
-        return _log_quadratic_ratio(x, y)
+        return log_quadratic_ratio(x, y)
 
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
         return jax.random.cauchy(key, shape, dtype)
 
 
-def _log_quadratic_ratio(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+def log_quadratic_ratio(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return log((1 + x^2) / (1 + (x + y)^2)), by log1p of the difference where they are close."""
     z = x + y
     floor = 1 + jnp.square(jnp.clip(z, -1e15, 1e15))
@@ -238,9 +154,12 @@ def _log_quadratic_ratio(x: Float[Array, "..."], y: Float[Array, "..."]) -> Floa
     return jnp.where(close, near, nx.log1p_square(x) - nx.log1p_square(z))
 
 
-class _Laplace(Link):
-    name: str = eqx.field(default="laplace", static=True)
-    symmetric: bool = eqx.field(default=True, static=True)
+class Laplace(Link):
+    """g(m) = exp(m)/2 below 0 and 1 - exp(-m)/2 above: a kink in the density at 0."""
+
+    @property
+    def name(self) -> str:
+        return "laplace"
 
     def log_density(self, margin: ArrayLike) -> Float[Array, "..."]:
         return -jnp.abs(nx.as_float(margin)) - nx.LOG_2
@@ -258,7 +177,7 @@ class _Laplace(Link):
     def margin(
         self, probability: ArrayLike, complement: ArrayLike | None = None
     ) -> Float[Array, "..."]:
-        tail, excess, sign = _tail_and_excess(probability, complement)
+        tail, excess, sign = tail_and_excess(probability, complement)
         central = excess < 0.25
         inner = -jnp.log1p(-2 * jnp.where(central, excess, 0.0))
         outer = -jnp.log(2 * jnp.where(central, 0.5, tail))
@@ -272,7 +191,7 @@ class _Laplace(Link):
         return jax.random.laplace(key, shape, dtype)
 
 
-logistic = _Logistic()
-probit = _Probit()
-cauchit = _Cauchit()
-laplace = _Laplace()
+logistic = Logistic()
+probit = Probit()
+cauchit = Cauchit()
+laplace = Laplace()
