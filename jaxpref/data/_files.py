@@ -1,0 +1,298 @@
+"""Files of comparisons: which format, whether they are what they say, and where a row stands."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from jaxpref._checks import DataError, InputError, check_option
+from jaxpref.data._columns import ColumnOptions, resolve_columns
+from jaxpref.data._matrix import looks_like_matrix, read_matrix
+from jaxpref.data._rows import Source, name_row, reduce_rows
+from jaxpref.data.comparisons import Comparisons
+
+FORMATS = ("csv", "tsv", "jsonl", "parquet", "counts")
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+SEPARATORS = {"csv": ",", "counts": ",", "tsv": "\t"}
+GZIP = b"\x1f\x8b"
+# The first bytes of files that get the wrong name most often.
+MAGIC = (
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"%PDF", "a PDF document"),
+    (b"PAR1", "a Parquet file"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+    (b"BZh", "compressed by bzip2"),
+    (b"\xfd7zXZ", "compressed by xz"),
+    (GZIP, "compressed by gzip"),
+    (b"ARROW1", "an Arrow file"),
+    (codecs.BOM_UTF16_LE, "text in UTF-16"),
+    (codecs.BOM_UTF16_BE, "text in UTF-16"),
+)
+PEEK = 1 << 16
+JSON_SCHEMA_LINES = 10_000
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file, gzipped or not, with the separator of its fields."""
+
+    path: Path
+    gzipped: bool
+    separator: str = ","
+
+    def open(self) -> IO[str]:
+        """Open for reading as text."""
+        if self.gzipped:
+            return gzip.open(self.path, "rt", encoding="utf-8-sig", newline="", errors="replace")
+        return self.path.open(encoding="utf-8-sig", newline="", errors="replace")
+
+    def records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each record of a separated file with the line it starts on, from 1."""
+        with self.open() as lines:
+            reader = csv.reader(lines, delimiter=self.separator)
+            line = 1
+            for record in reader:
+                yield line, record
+                line = reader.line_num + 1
+
+
+def read_file(
+    path: str | os.PathLike[str], options: ColumnOptions, format: str | None
+) -> Comparisons:
+    """Read a file of comparisons, or of counts; polars's own errors never get out."""
+    file = _existing(path)
+    kind = _format_of(file, format)
+    try:
+        if kind == "parquet":
+            return _read_parquet(file, options)
+        text = TextFile(file, _is_gzipped(file, named=format is None), SEPARATORS.get(kind, ""))
+        sample = _peek(text, kind)
+        if kind == "jsonl":
+            return _read_jsonl(text, options)
+        if kind == "counts" or (not options.name_columns() and looks_like_matrix(text.records())):
+            return read_matrix(text.records(), str(file))
+        return _read_separated(text, options, sample)
+    except PermissionError:
+        raise InputError(f"{file}: no permission to read this file") from None
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
+        raise DataError(f"{file}: damaged or cut short: {_first_line(error)}") from None
+    except (pl.exceptions.PolarsError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as {kind}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a library's message."""
+    lines = str(error).splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that exists and is not empty."""
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{file}: expected a file; it is a directory")
+    if not file.exists():
+        raise InputError(f"{file}: no such file")
+    if file.is_file() and file.stat().st_size == 0:
+        raise DataError(f"{file}: the file is empty")
+    return file
+
+
+def _format_of(file: Path, format: str | None) -> str:
+    """Return the format that the caller or the file's name says."""
+    if format is not None:
+        return check_option("format", format, FORMATS)
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    kind = SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if kind is None or (kind == "parquet" and file.suffix.lower() == ".gz"):
+        known = ", ".join(SUFFIXES)
+        raise InputError(
+            f"{file}: cannot tell its format; expected a name ending in {known} "
+            f"(text also with .gz), or format= one of {', '.join(FORMATS)}"
+        )
+    return kind
+
+
+def _is_gzipped(file: Path, *, named: bool) -> bool:
+    """Whether a file is gzipped; its name must agree where it is what says the format."""
+    with file.open("rb") as raw:
+        gzipped = raw.read(2) == GZIP
+    says_so = file.suffix.lower() == ".gz"
+    if says_so and not gzipped:
+        raise DataError(f"{file}: named .gz but it is not compressed by gzip")
+    if gzipped and named and not says_so:
+        raise DataError(f"{file}: it is compressed by gzip; expected a name ending in .gz")
+    return gzipped
+
+
+def _peek(text: TextFile, kind: str) -> str:
+    """Return the start of a text file, once sure that it is text of the right kind."""
+    with gzip.open(text.path) if text.gzipped else text.path.open("rb") as raw:
+        start = raw.read(PEEK)
+    for magic, what in MAGIC:
+        if start.startswith(magic):
+            raise DataError(f"{text.path}: expected {kind} text in UTF-8; it is {what}")
+    try:
+        sample = codecs.getincrementaldecoder("utf-8-sig")().decode(start)
+    except UnicodeDecodeError as error:
+        line = start[: error.start].count(b"\n") + 1
+        byte = start[error.start]
+        raise DataError(
+            f"{text.path}: expected {kind} text in UTF-8; line {line} holds the byte {byte:#04x}"
+        ) from None
+    if "\0" in sample:
+        raise DataError(f"{text.path}: expected {kind} text in UTF-8; it is binary")
+    if not sample.strip():
+        raise DataError(f"{text.path}: the file is empty")
+    head = sample.lstrip()[:14].lower()
+    if head.startswith(("<!doctype", "<html", "<?xml")):
+        raise DataError(f"{text.path}: expected {kind} text; it is a web page or XML")
+    if kind != "jsonl" and head.startswith(("{", "[")):
+        raise DataError(f"{text.path}: expected {kind} text; it looks like JSON (format='jsonl')")
+    return sample
+
+
+def _read_separated(text: TextFile, options: ColumnOptions, sample: str) -> Comparisons:
+    """Read CSV or TSV, every column as text."""
+    frame = pl.scan_csv(
+        text.path, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
+    )
+    present = frame.collect_schema().names()
+    columns = resolve_columns(present, options, str(text.path))
+    _refuse_repeated(text, columns.needed())
+    source = Source(str(text.path), frame, _locator(_record_lines(text)), blank_lines=True)
+    try:
+        return reduce_rows(source, columns)
+    except pl.exceptions.ComputeError as error:
+        raise _separated_error(text, len(present), error) from None
+
+
+def _refuse_repeated(text: TextFile, needed: list[str]) -> None:
+    """Raise if a column that is read has a namesake, which polars would rename."""
+    header = next((record for _, record in text.records() if record), [])
+    for name in needed:
+        if header.count(name) > 1:
+            raise InputError(f"{text.path}: the header names column {name!r} more than once")
+
+
+def _separated_error(text: TextFile, width: int, error: Exception) -> DataError:
+    """Find the line that polars stumbled on: too many fields, or bytes that are not UTF-8."""
+    for line, record in text.records():
+        if any("\ufffd" in value for value in record):
+            return DataError(f"{text.path}: line {line} is not text in UTF-8")
+        if len(record) > width:
+            return DataError(
+                f"{text.path}: line {line} has {len(record)} fields; the header has {width}"
+            )
+    return DataError(f"{text.path}: cannot be read: {_first_line(error)}")
+
+
+def _read_parquet(file: Path, options: ColumnOptions) -> Comparisons:
+    """Read Parquet, its columns of any type."""
+    with file.open("rb") as raw:
+        if raw.read(4) != b"PAR1":
+            raise DataError(f"{file}: expected a Parquet file; it is something else")
+    try:
+        frame = pl.scan_parquet(file, glob=False)
+        present = frame.collect_schema().names()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{file}: a damaged Parquet file: {_first_line(error)}") from None
+    columns = resolve_columns(present, options, str(file))
+    return reduce_rows(Source(str(file), frame, name_row), columns)
+
+
+def _read_jsonl(text: TextFile, options: ColumnOptions) -> Comparisons:
+    """Read JSON lines, the columns needed as text."""
+    try:
+        frame = pl.scan_ndjson(_ndjson_source(text), infer_schema_length=JSON_SCHEMA_LINES)
+        columns = resolve_columns(frame.collect_schema().names(), options, str(text.path))
+        schema = dict.fromkeys(columns.needed(), pl.String)
+        frame = pl.scan_ndjson(_ndjson_source(text), schema=schema)
+        source = Source(str(text.path), frame, _locator(_json_lines(text)))
+        return reduce_rows(source, columns)
+    except pl.exceptions.PolarsError as error:
+        raise _json_error(text, error) from None
+
+
+def _ndjson_source(text: TextFile) -> Path | io.BytesIO:
+    """Return the path, or the bytes where polars would take the path for a pattern."""
+    if any(mark in str(text.path) for mark in "*?["):
+        return io.BytesIO(text.path.read_bytes())
+    return text.path
+
+
+def _json_error(text: TextFile, error: Exception) -> DataError:
+    """Find the first line that is not a JSON object."""
+    with text.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError as problem:
+                return DataError(f"{text.path}: line {number} is not JSON: {_first_line(problem)}")
+            if not isinstance(value, dict):
+                kind = type(value).__name__
+                return DataError(f"{text.path}: line {number}: expected a JSON object; got {kind}")
+    return DataError(f"{text.path}: cannot be read as jsonl: {_first_line(error)}")
+
+
+def _record_lines(text: TextFile) -> Callable[[], Iterator[tuple[int, bool]]]:
+    """Return the line of each record below the header, and whether it is blank."""
+
+    def lines() -> Iterator[tuple[int, bool]]:
+        records = text.records()
+        next((record for _, record in records if record), None)
+        for line, record in records:
+            yield line, not record
+
+    return lines
+
+
+def _json_lines(text: TextFile) -> Callable[[], Iterator[tuple[int, bool]]]:
+    """Return the number of each line that polars reads: those that are not blank."""
+
+    def lines() -> Iterator[tuple[int, bool]]:
+        with text.open() as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, False
+
+    return lines
+
+
+def _locator(lines: Callable[[], Iterator[tuple[int, bool]]]) -> Callable[[int], str]:
+    """Return the words for a row: its number without the blank lines, and its line in the file."""
+
+    def locate(row: int) -> str:
+        number = 0
+        for position, (line, blank) in enumerate(lines()):
+            number += not blank
+            if position == row:
+                return f"{name_row(number - 1)} (line {line:,} of the file)"
+        return name_row(row)
+
+    return locate
