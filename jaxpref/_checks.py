@@ -10,11 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+else:
+    ArrayLike = Any  # what public functions take: anything, which they then check themselves
 
 
 class InputError(ValueError):
@@ -61,8 +66,9 @@ def check_option(name: str, value: object, choices: Collection[str]) -> str:
     raise InputError(f"{name}: expected one of {listed}; got {show(value)}{hint}")
 
 
-def _first_offender(name: str, value: Any, bad: np.ndarray, expected: str) -> None:
+def _first_offender(name: str, value: Any, bad: Any, expected: str) -> None:
     """Raise for the first element of `value` where `bad` is true; do nothing when none is."""
+    bad = np.asarray(bad)
     if not bad.any():
         return
     if bad.ndim == 0:

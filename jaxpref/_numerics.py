@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
+
+from ._checks import ArrayLike
 
 SQRT_2_OVER_PI = 0.7978845608028654
 HALF_LOG_2PI = 0.9189385332046727

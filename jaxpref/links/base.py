@@ -23,9 +23,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .. import _numerics as nx
+from .._checks import ArrayLike
 
 
 class Link(eqx.Module):

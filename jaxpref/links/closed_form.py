@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .. import _numerics as nx
+from .._checks import ArrayLike
 from .base import Link, tail_and_excess
 
 

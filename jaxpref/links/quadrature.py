@@ -15,10 +15,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .. import _numerics as nx
-from .._checks import check_positive, is_concrete
+from .._checks import ArrayLike, check_positive, is_concrete
 from .base import Link, tail_and_excess
 from .closed_form import log_quadratic_ratio
 
