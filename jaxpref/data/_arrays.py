@@ -105,12 +105,12 @@ def square_counts(matrix: Any, items: Iterable[str] | None) -> tuple[np.ndarray,
 
 def holds_integers(winner: Any, loser: Any) -> bool:
     """Whether both columns hold whole numbers, that is, indices rather than names."""
-    for values in (winner, loser):
-        if hasattr(values, "dtype"):
-            kinds = {getattr(values.dtype, "kind", "?")}
-        else:
-            kinds = {np.asarray(value).dtype.kind for value in list(values)[:1]}
-        if not kinds <= {"i", "u"}:
+    for argument, values in (("winner", winner), ("loser", loser)):
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise InputError(f"{argument}: expected a column of names or indices; got {values!r}")
+        # The first value of a list tells, without converting a million names.
+        sample = np.asarray(values[:1] if isinstance(values, (list, tuple)) else values)
+        if sample.size and sample.dtype.kind not in "iu":
             return False
     return True
 
@@ -160,26 +160,28 @@ def _refuse_index(argument: str, values: np.ndarray, items: tuple[str, ...] | No
     """Raise for the first index that is negative, or too large."""
     if not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"{argument}: expected indices or names; got {values.dtype}")
-    limit = LARGEST_INDEX if items is None else len(items) - 1
-    hint = "; pass ids as text, or name the items by items=" if items is None else ""
-    bad = (values < 0) | (values > limit)
-    _refuse_row(argument, bad, values, f"an index from 0 to {limit}{hint}")
+    _refuse_row(argument, values < 0, values, "an index of at least 0")
+    if items is None:
+        expected = f"an index of at most {LARGEST_INDEX:,} (ids that are no indices: as text)"
+        _refuse_row(argument, values > LARGEST_INDEX, values, expected)
+    else:
+        expected = f"an index from 0 to {len(items) - 1}"
+        _refuse_row(argument, values >= len(items), values, expected)
 
 
 def _refuse_row(argument: str, bad: np.ndarray, values: np.ndarray, expected: str) -> None:
     """Raise for the first row where `bad` holds, counted from 1."""
     rows = np.flatnonzero(bad)
     if rows.size:
-        others = also(rows.size)
-        got = values[rows[0]]
-        raise DataError(f"row {rows[0] + 1}: {argument}: expected {expected}; got {got}{others}")
+        place = f"row {rows[0] + 1:,}{also(rows.size)}"
+        raise DataError(f"{place}: {argument}: expected {expected}; got {values[rows[0]]}")
 
 
 def also(count: int) -> str:
     """Say how many further rows share the first one's problem."""
     if count <= 1:
         return ""
-    return f" ({count - 1:,} more row{'s' if count > 2 else ''} with the same problem)"
+    return f" and {count - 1:,} more {'rows' if count > 2 else 'row'} like it"
 
 
 def sum_by_key(

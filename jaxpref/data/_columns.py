@@ -19,7 +19,7 @@ SCORES = (("score_a", "score_b"), ("home_score", "away_score"), ("score1", "scor
 WINNER, LOSER = "winner", "loser"
 WEIGHT = ("weight",)
 RATERS = ("rater", "worker")
-TIES: tuple[str, ...] = ("tie", "draw", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad")
+TIES: tuple[str, ...] = ("tie", "draw", "tie (bothbad)", "both_bad")
 # Labels that name a side whatever the columns are called.
 SIDES = (("a", "b"), ("item_a", "item_b"), ("model_a", "model_b"), ("left", "right"))
 
@@ -140,7 +140,7 @@ class _Table:
     def list(self) -> str:
         shown = ", ".join(repr(name) for name in self.present[:30])
         more = f" and {len(self.present) - 30} more" if len(self.present) > 30 else ""
-        return f"its columns are {shown}{more}"
+        return f"its columns are {shown or 'none'}{more}"
 
     def fail(self, problem: str) -> InputError:
         lone = self.present[0] if len(self.present) == 1 else ""

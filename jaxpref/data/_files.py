@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import polars as pl
 
@@ -61,11 +60,10 @@ class TextFile:
     gzipped: bool
     separator: str = ","
 
-    def open(self) -> IO[str]:
+    def open(self) -> io.TextIOWrapper:
         """Open for reading as text."""
-        if self.gzipped:
-            return gzip.open(self.path, "rt", encoding="utf-8-sig", newline="", errors="replace")
-        return self.path.open(encoding="utf-8-sig", newline="", errors="replace")
+        raw = gzip.open(self.path) if self.gzipped else self.path.open("rb")
+        return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="", errors="replace")
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield each record of a separated file with the line it starts on, from 1."""
@@ -207,7 +205,8 @@ def _separated_error(text: TextFile, width: int, error: Exception) -> DataError:
             return DataError(
                 f"{text.path}: line {line} has {len(record)} fields; the header has {width}"
             )
-    return DataError(f"{text.path}: cannot be read: {_first_line(error)}")
+    reason = _first_line(error)
+    return DataError(f"{text.path}: cannot be read: {reason}; perhaps a quote is left open")
 
 
 def _read_parquet(file: Path, options: ColumnOptions) -> Comparisons:
@@ -228,7 +227,13 @@ def _read_jsonl(text: TextFile, options: ColumnOptions) -> Comparisons:
     """Read JSON lines, the columns needed as text."""
     try:
         frame = pl.scan_ndjson(_ndjson_source(text), infer_schema_length=JSON_SCHEMA_LINES)
-        columns = resolve_columns(frame.collect_schema().names(), options, str(text.path))
+        found = frame.collect_schema()
+        columns = resolve_columns(found.names(), options, str(text.path))
+        for name in columns.needed():
+            if found[name].is_nested():
+                raise DataError(
+                    f"{text.path}: {name}: expected names, labels or numbers; got lists"
+                )
         schema = dict.fromkeys(columns.needed(), pl.String)
         frame = pl.scan_ndjson(_ndjson_source(text), schema=schema)
         source = Source(str(text.path), frame, _locator(_json_lines(text)))
@@ -252,8 +257,9 @@ def _json_error(text: TextFile, error: Exception) -> DataError:
                 continue
             try:
                 value = json.loads(line)
-            except ValueError as problem:
-                return DataError(f"{text.path}: line {number} is not JSON: {_first_line(problem)}")
+            except json.JSONDecodeError as problem:
+                what = f"{problem.msg} at character {problem.pos + 1}"
+                return DataError(f"{text.path}: line {number} is not JSON: {what}")
             if not isinstance(value, dict):
                 kind = type(value).__name__
                 return DataError(f"{text.path}: line {number}: expected a JSON object; got {kind}")

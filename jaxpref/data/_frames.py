@@ -41,4 +41,4 @@ def _to_polars(table: Any) -> pl.LazyFrame:
         return table.to_polars().lazy()
     except Exception as error:  # each library has its own errors, pyarrow's among them
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"frame: its columns cannot be read: {first_line}") from None
+        raise InputError(f"frame: a column does not hold one type of value: {first_line}") from None

@@ -31,7 +31,7 @@ class Source:
     Parameters
     ----------
     label : str
-        What messages call it.
+        What messages call it, nothing where the caller knows.
     frame : polars.LazyFrame
         The rows.
     locate : callable
@@ -44,6 +44,10 @@ class Source:
     frame: pl.LazyFrame
     locate: Callable[[int], str]
     blank_lines: bool = False
+
+    def place(self, row: int) -> str:
+        """Name a row, with the table it stands in."""
+        return f"{self.label}, {self.locate(row)}" if self.label else self.locate(row)
 
 
 def reduce_rows(
@@ -74,7 +78,7 @@ def reduce_names(
         "winner", "loser", "winner", None, None, "weight" if weight is not None else None,
         None, {}, True,
     )  # fmt: skip
-    source = Source("from_arrays", pl.DataFrame(data).lazy(), name_row)
+    source = Source("", pl.DataFrame(data).lazy(), name_row)
     return reduce_rows(source, columns, items)
 
 
@@ -171,10 +175,8 @@ def _skip_blank_lines(source: Source, columns: Columns, groups: pl.DataFrame) ->
         pl.exclude("row of the file").is_null()
     ))  # fmt: skip
     first = half_empty.select(pl.first()).head(1).collect().item()
-    raise DataError(
-        f"{source.label}, {source.locate(first)}: expected two items; both are missing"
-        f"{also(rows['rows'].sum() - lines)}"
-    )
+    others = also(rows["rows"].sum() - lines)
+    raise DataError(f"{source.place(first)}{others}: expected two items; both are missing")
 
 
 def _as_text(groups: pl.DataFrame) -> pl.DataFrame:
@@ -264,7 +266,7 @@ def _refuse_first_problem(
         return
     row, count, words = min(found, key=lambda problem: problem[0])
     raw = source.frame.select(columns.needed()).slice(row, 1).collect().row(0, named=True)
-    raise DataError(f"{source.label}, {source.locate(row)}: {words(raw)}{also(count)}")
+    raise DataError(f"{source.place(row)}{also(count)}: {words(raw)}")
 
 
 def _said(value: Any) -> str:
@@ -278,10 +280,10 @@ def _bad_label(raw: dict[str, Any], columns: Columns, kind: str) -> str:
     """Describe a winner label with no reading, or with two."""
     said = _said(raw[columns.winner or ""])
     if kind == "ambiguous":
-        said += f" (items {_said(raw[columns.item_a])} and {_said(raw[columns.item_b])})"
+        said += f" between {_said(raw[columns.item_a])} and {_said(raw[columns.item_b])}"
     return (
-        f"{columns.winner}: {kind} label {said}; accepted: {describe_labels(columns)}. "
-        "Other labels: labels_a=, labels_b=, labels_tie= "
+        f"{columns.winner}: expected a known label; {kind}: {said}. "
+        f"Accepted: {describe_labels(columns)}. Name others with labels_a=, labels_b=, labels_tie= "
         "(--labels-a, --labels-b, --labels-tie)"
     )
 
