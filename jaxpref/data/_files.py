@@ -85,12 +85,12 @@ def read_file(
         if kind == "parquet":
             return _read_parquet(file, options)
         text = TextFile(file, _is_gzipped(file, named=format is None), SEPARATORS.get(kind, ""))
-        sample = _peek(text, kind)
+        _refuse_other_kinds(text, kind)
         if kind == "jsonl":
             return _read_jsonl(text, options)
         if kind == "counts" or (not options.name_columns() and looks_like_matrix(text.records())):
             return read_matrix(text.records(), str(file))
-        return _read_separated(text, options, sample)
+        return _read_separated(text, options)
     except PermissionError:
         raise InputError(f"{file}: no permission to read this file") from None
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
@@ -146,8 +146,8 @@ def _is_gzipped(file: Path, *, named: bool) -> bool:
     return gzipped
 
 
-def _peek(text: TextFile, kind: str) -> str:
-    """Return the start of a text file, once sure that it is text of the right kind."""
+def _refuse_other_kinds(text: TextFile, kind: str) -> None:
+    """Look at the start of a file, and raise unless it is text of the right kind."""
     with gzip.open(text.path) if text.gzipped else text.path.open("rb") as raw:
         start = raw.read(PEEK)
     for magic, what in MAGIC:
@@ -170,10 +170,9 @@ def _peek(text: TextFile, kind: str) -> str:
         raise DataError(f"{text.path}: expected {kind} text; it is a web page or XML")
     if kind != "jsonl" and head.startswith(("{", "[")):
         raise DataError(f"{text.path}: expected {kind} text; it looks like JSON (format='jsonl')")
-    return sample
 
 
-def _read_separated(text: TextFile, options: ColumnOptions, sample: str) -> Comparisons:
+def _read_separated(text: TextFile, options: ColumnOptions) -> Comparisons:
     """Read CSV or TSV, every column as text."""
     frame = pl.scan_csv(
         text.path, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
