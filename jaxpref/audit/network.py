@@ -220,15 +220,17 @@ def edge_responses(
     """
     size = system.present.shape[0]
     source = jax.nn.one_hot(jnp.argmax(jnp.abs(wanted), axis=1), size, dtype=wanted.dtype)
-    potential = jnp.zeros_like(wanted)
-    drop = jnp.zeros((wanted.shape[0], system.item_a.shape[0]), wanted.dtype)
-    for _ in range(1 + _REFINEMENTS):
+
+    def refine(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        potential, drop = state
         current = onto_items(system.item_a, system.item_b, system.conductance * drop, size)
         missing = wanted - current - system.ridge * potential
         missing = missing - source * jnp.sum(missing, axis=1, keepdims=True)
         change = solve_factored(system.factor, missing.T).T
-        potential = potential + change
-        drop = drop + change[:, system.item_a] - change[:, system.item_b]
+        return potential + change, drop + change[:, system.item_a] - change[:, system.item_b]
+
+    nothing = jnp.zeros((wanted.shape[0], system.item_a.shape[0]), wanted.dtype)
+    _, drop = jax.lax.fori_loop(0, 1 + _REFINEMENTS, refine, (jnp.zeros_like(wanted), nothing))
     return system.response * drop
 
 

@@ -106,8 +106,8 @@ def _sentence(regime: Regime) -> str:
         )
     if regime.share_above_one is not None:
         parts.append(
-            f"Of the {regime.num_unseen:,} unseen pairs, {regime.share_above_one:.0%} would move "
-            "by more than an observed fraction they rest on does (sensitivity above 1); the "
+            f"Of the {regime.num_unseen:,} unseen predictions, {regime.share_above_one:.0%} would "
+            "move by more than an observed fraction they rest on does (sensitivity above 1); the "
             f"largest sensitivity is {regime.largest_sensitivity:.3g}."
         )
     return " ".join(parts)

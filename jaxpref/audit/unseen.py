@@ -102,8 +102,8 @@ class _Rows(NamedTuple):
 
     def largest(self, item_a: np.ndarray, item_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the largest difference of two rows and the edge where it is, pair by pair."""
-        local_a = jnp.asarray(pad(item_a - self.start_a, self.chunk), jnp.int32)
-        local_b = jnp.asarray(pad(item_b - self.start_b, self.chunk), jnp.int32)
+        local_a = jnp.asarray(pad(item_a - np.int32(self.start_a), self.chunk))
+        local_b = jnp.asarray(pad(item_b - np.int32(self.start_b), self.chunk))
         value, edge = largest_edges(self.rows_a, self.rows_b, local_a, local_b)
         return np.asarray(value)[: len(item_a)], np.asarray(edge)[: len(item_a)]
 
@@ -134,7 +134,7 @@ def _blocks(
 
 
 def _block_rows(system: EdgeSystem, start: int, block: int) -> Float64[Array, "block edges"]:
-    return edge_rows(system, jnp.arange(start, start + block, dtype=jnp.int32))
+    return edge_rows(system, jnp.asarray(np.arange(start, start + block, dtype=np.int32)))
 
 
 class _TripleScan:
@@ -150,7 +150,7 @@ class _TripleScan:
         spare = size - fit.num_items
         self._log_density = log_densities(fit.link, jnp.asarray(pad(fit.scores, size)))
         self._adjacent = jnp.asarray(np.pad(adjacent, (0, spare)))
-        self._log_thresholds = jnp.log(jnp.asarray(thresholds, jnp.float64))
+        self._log_thresholds = jnp.asarray(np.log(np.asarray(thresholds, np.float64)))
 
     def scan(
         self, item_a: np.ndarray, item_b: np.ndarray

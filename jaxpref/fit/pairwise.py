@@ -195,7 +195,7 @@ def _as_result(
     ridge: float,
 ) -> FitResult:
     outcomes: dict[int, Status] = {CONVERGED: "converged", STALLED: "stalled"}
-    scores = np.array(found.scores[: comparisons.num_items], np.float64)
+    scores = np.asarray(found.scores)[: comparisons.num_items]
     return FitResult(
         items=tuple(comparisons.items),
         scores=scores - scores.mean(),
