@@ -19,7 +19,7 @@ def audit(
     *,
     top: int = 20,
     thresholds: Sequence[float | int] = (1.01, 2, 3, 5, 10),
-    chunk: int = 2**15,
+    chunk: int = 2**13,
     progress: Progress | None = None,
 ) -> AuditReport:
     r"""Return how far every unseen prediction of a fit moves when one observed fraction does.

@@ -35,18 +35,26 @@ def item_bucket(size: int) -> int:
     >>> [item_bucket(n) for n in (3, 100, 1000, 1025)]
     [16, 112, 1024, 1280]
     """
-    size = max(size, 16)
-    unit = 2 ** ((size - 1).bit_length() - 3)
-    return -(-size // unit) * unit
+    return _quarter_octave(max(size, 16))
 
 
 def pair_bucket(size: int) -> int:
-    """Return the power of two, at least 64, that `size` pairs are padded to: their cost is linear.
+    """Return the number of rows that `size` pairs are padded to.
+
+    Powers of two from 64 to 1024, where a pair costs next to nothing and a compilation a second;
+    4, 5, 6 and 7 times a power of two from there on.
 
     >>> [pair_bucket(n) for n in (3, 100, 1000, 1025)]
-    [64, 128, 1024, 2048]
+    [64, 128, 1024, 1280]
     """
-    return 2 ** (max(size, 64) - 1).bit_length()
+    if size <= 1024:
+        return 2 ** (max(size, 64) - 1).bit_length()
+    return _quarter_octave(size)
+
+
+def _quarter_octave(size: int) -> int:
+    unit = 2 ** ((size - 1).bit_length() - 3)
+    return -(-size // unit) * unit
 
 
 def pad(values: np.ndarray, size: int) -> np.ndarray:
