@@ -90,6 +90,38 @@ def log1p_square(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(large, 2 * jnp.log(outer) + jnp.log1p(jnp.square(1 / outer)), near)
 
 
+def log_cosh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return log cosh(x), to full relative accuracy near 0 and without overflow.
+
+    >>> round(float(log_cosh(jnp.asarray(1e-3, "float32"))) * 2e6, 5)
+    1.0
+    """
+    size = jnp.abs(x)
+    small = size < 1
+    near = jnp.log1p(jnp.square(jnp.sinh(jnp.where(small, x, 0.0)))) / 2
+    outer = jnp.where(small, 1.0, size)
+    return jnp.where(small, near, outer + jnp.log1p(jnp.exp(-2 * outer)) - LOG_2)
+
+
+def arccosh_exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return arccosh(exp(x)) for x > 0, without overflow.
+
+    >>> round(float(arccosh_exp(jnp.asarray(1000.0))), 3)
+    1000.693
+    """
+    return x + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * x)))
+
+
+def sqrt_or_nan(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return sqrt(x), NaN below 0, with a derivative of 0 (not inf) at 0 and below.
+
+    >>> print(sqrt_or_nan(jnp.asarray(4.0)), jax.grad(sqrt_or_nan)(0.0))
+    2.0 0.0
+    """
+    inside = x > 0
+    return jnp.where(inside, jnp.sqrt(jnp.where(inside, x, 1.0)), jnp.where(x < 0, jnp.nan, 0.0))
+
+
 def gauss(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return exp(-x^2 / 2) with the rounding of x^2 carried in a second term.
 

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 
 from .. import _numerics as nx
 from .._checks import ArrayLike
+from ._search import ends_by_search, radius_by_bisection
 
 
 class Link(eqx.Module):
@@ -83,6 +84,27 @@ class Link(eqx.Module):
         x, y = nx.as_floats(margin, shift)
         return self.log_density(x + y) - self.log_density(x)
 
+    def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:
+        """Return r >= 0 with log g'(r) - log g'(margin) = log_threshold, NaN where there is none.
+
+        For a symmetric link whose density falls on either side of 0. Differentiable; found by
+        bisection unless a link knows better.
+        """
+        x, level = nx.as_floats(margin, log_threshold)
+        target = self.log_density(x) + level
+        return radius_by_bisection(self, target)
+
+    def sensitive_ends(
+        self, shift: Float[Array, "..."], log_threshold: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Return the margins x where log g'(x + shift) - log g'(x) = log_threshold, shift >= 0.
+
+        The near end comes first, the one closest to -shift/2; the far one is -inf where the
+        region runs on. Both are NaN where there is no such margin. The base method searches a
+        grid of distances from -shift/2 and bisects; links with a closed form override it.
+        """
+        return ends_by_search(self, shift, log_threshold)
+
     def density(self, margin: ArrayLike) -> Float[Array, "..."]:
         """Return g'(margin)."""
         return jnp.exp(self.log_density(margin))
@@ -108,4 +130,4 @@ def tail_and_excess(
         p, q = nx.as_floats(probability, complement)
         excess = jnp.abs(p - q) / 2
     sign = jnp.where(p < q, -jnp.ones_like(p), jnp.ones_like(p))
-    return jnp.minimum(p, q), excess, sign
+    return jnp.where(p < q, p, q), excess, sign

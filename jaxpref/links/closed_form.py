@@ -34,12 +34,34 @@ class Logistic(Link):
         self, probability: ArrayLike, complement: ArrayLike | None = None
     ) -> Float[Array, "..."]:
         tail, excess, sign = tail_and_excess(probability, complement)
-        return sign * jnp.log1p(2 * excess / tail)
+        central = excess < 0.25
+        inner = jnp.log1p(2 * excess / jnp.where(central, tail, 0.5))
+        outer = jnp.where(central, 0.25, tail)
+        return sign * jnp.where(central, inner, jnp.log1p(-outer) - jnp.log(outer))
 
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
         x, y = nx.as_floats(margin, shift)
         bend = jnp.log1p(jnp.exp(-jnp.abs(x))) - jnp.log1p(jnp.exp(-jnp.abs(x + y)))
         return nx.abs_drop(x, y) + 2 * bend
+
+    def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:
+        # cosh(r/2) = cosh(x/2) / sqrt(M)
+        x, level = nx.as_floats(margin, log_threshold)
+        height = nx.log_cosh(x / 2) - level / 2
+        inside = height > 0
+        safe = jnp.where(inside, height, 1.0)
+        return jnp.where(inside, 2 * nx.arccosh_exp(safe), jnp.where(height < 0, jnp.nan, 0.0))
+
+    def sensitive_ends(
+        self, shift: Float[Array, "..."], log_threshold: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        # Eq. 5 as a margin, h = shift/2, l = log(M)/2: -log((e^(h+l) - 1)/(1 - e^(l-h))).
+        h, level = shift / 2, log_threshold / 2
+        exists = h > jnp.abs(level)
+        h = jnp.where(exists, h, jnp.abs(level) + 1)
+        near = -(h + level + nx.log1mexp(h + level) - nx.log1mexp(h - level))
+        near = jnp.where(exists, near, jnp.nan)
+        return near, jnp.where(exists, -jnp.inf, jnp.nan)
 
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
         return jax.random.logistic(key, shape, dtype)
@@ -79,6 +101,20 @@ class Probit(Link):
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
         x, y = nx.as_floats(margin, shift)
         return -0.5 * y * (2 * x + y)
+
+    def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:
+        # r^2 = x^2 - 2 log M
+        x, level = nx.as_floats(margin, log_threshold)
+        return nx.sqrt_or_nan(x * x - 2 * level)
+
+    def sensitive_ends(
+        self, shift: Float[Array, "..."], log_threshold: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        # -shift (2x + shift)/2 = log M: always one boundary, unless shift = 0.
+        exists = shift > 0
+        safe = jnp.where(exists, shift, 1.0)
+        near = jnp.where(exists, -log_threshold / safe - safe / 2, jnp.nan)
+        return near, jnp.where(exists, -jnp.inf, jnp.nan)
 
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
         return jax.random.normal(key, shape, dtype)
@@ -141,6 +177,16 @@ class Cauchit(Link):
         x, y = nx.as_floats(margin, shift)
         return log_quadratic_ratio(x, y)
 
+    def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:
+        # 1 + r^2 = (1 + x^2) / M
+        x, level = nx.as_floats(margin, log_threshold)
+        return quadratic_radius(x, level)
+
+    def sensitive_ends(
+        self, shift: Float[Array, "..."], log_threshold: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        return quadratic_ends(shift, log_threshold)
+
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
         return jax.random.cauchy(key, shape, dtype)
 
@@ -148,11 +194,36 @@ class Cauchit(Link):
 def log_quadratic_ratio(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return log((1 + x^2) / (1 + (x + y)^2)), by log1p of the difference where they are close."""
     z = x + y
-    floor = 1 + jnp.square(jnp.clip(z, -1e15, 1e15))
+    limit = float(jnp.finfo(z.dtype).max) ** 0.5 / 4
+    floor = 1 + jnp.square(jnp.clip(z, -limit, limit))
     change = -y * (x + z)
     close = jnp.abs(change) < 0.5 * floor
     near = jnp.log1p(jnp.where(close, change, 0.0) / floor)
     return jnp.where(close, near, nx.log1p_square(x) - nx.log1p_square(z))
+
+
+def quadratic_radius(x: Float[Array, "..."], level: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return r >= 0 with (1 + r^2) = (1 + x^2) exp(-level), NaN where there is none."""
+    return nx.sqrt_or_nan(jnp.exp(-level) * x * x + jnp.expm1(-level))
+
+
+def quadratic_ends(
+    shift: Float[Array, "..."], level: Float[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return the roots x of (1 + x^2) = M (1 + (x + shift)^2), nearest -shift/2 first.
+
+    (M - 1) x^2 + 2 M shift x + M shift^2 + M - 1 = 0; at M = 1 the far root is at -inf.
+    """
+    excess = jnp.expm1(level)
+    m = 1 + excess
+    spread = m * shift * shift - jnp.square(excess)
+    exists = (spread >= 0) & (shift > 0)
+    root = jnp.sqrt(jnp.where(exists & (spread > 0), spread, 1.0)) * (spread > 0)
+    b = m * shift
+    near = -(m * shift * shift + excess) / jnp.where(exists, b + root, 1.0)
+    far = -(b + root) / jnp.where(excess == 0, 1.0, excess)
+    far = jnp.where(excess == 0, -jnp.inf, far)
+    return jnp.where(exists, near, jnp.nan), jnp.where(exists, far, jnp.nan)
 
 
 class Laplace(Link):
@@ -187,6 +258,20 @@ class Laplace(Link):
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
         x, y = nx.as_floats(margin, shift)
         return nx.abs_drop(x, y)
+
+    def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:
+        # r = |x| - log M
+        x, level = nx.as_floats(margin, log_threshold)
+        r = jnp.abs(x) - level
+        return jnp.where(r >= 0, r, jnp.nan)
+
+    def sensitive_ends(
+        self, shift: Float[Array, "..."], log_threshold: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        # |x| - |x + shift| = log M, between -shift and 0: exists iff shift > |log M|.
+        exists = shift > jnp.abs(log_threshold)
+        near = jnp.where(exists, -(shift + log_threshold) / 2, jnp.nan)
+        return near, jnp.where(exists, -jnp.inf, jnp.nan)
 
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
         return jax.random.laplace(key, shape, dtype)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from .. import _numerics as nx
 from .._checks import ArrayLike, check_positive, is_concrete
 from .base import Link, tail_and_excess
-from .closed_form import log_quadratic_ratio
+from .closed_form import log_quadratic_ratio, quadratic_ends, quadratic_radius
 
 MarginFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
@@ -36,7 +36,7 @@ class TailLink(Link):
         """Return w >= 0 near the solution of log_tail(sinh(w)) = log_tail: by bisection."""
         top = math.asinh(float(jnp.finfo(log_tail.dtype).max) ** 0.5)
 
-        def halve(_: int, bracket: tuple[Any, Any]) -> tuple[Any, Any]:
+        def halve(_: Any, bracket: tuple[Any, Any]) -> tuple[Any, Any]:
             low, high = bracket
             middle = (low + high) / 2
             above = self.log_tail(jnp.sinh(middle), upper=upper) > log_tail
@@ -48,24 +48,11 @@ class TailLink(Link):
 
     def probability(self, margin: ArrayLike) -> Float[Array, "..."]:
         """Return g(margin)."""
-
-        def one(m: Float[Array, ""]) -> Float[Array, ""]:
-            size = jnp.abs(m)
-            low = jnp.exp(self.log_tail(size, upper=False))
-            high = low if self.symmetric else jnp.exp(self.log_tail(size, upper=True))
-            return jnp.where(m <= 0, low, 1 - high)
-
-        return elementwise(one, nx.as_float(margin))
+        return _probability(self, nx.as_float(margin))
 
     def log_probability(self, margin: ArrayLike) -> Float[Array, "..."]:
         """Return log g(margin)."""
-
-        def one(m: Float[Array, ""]) -> Float[Array, ""]:
-            below = self.log_tail(jnp.where(m < 0, -m, 0.0), upper=False)
-            above = self.log_tail(jnp.where(m < 0, 0.0, m), upper=not self.symmetric)
-            return jnp.where(m < 0, below, jnp.log1p(-jnp.exp(above)))
-
-        return elementwise(one, nx.as_float(margin))
+        return _log_probability(self, nx.as_float(margin))
 
     def margin(
         self, probability: ArrayLike, complement: ArrayLike | None = None
@@ -73,11 +60,44 @@ class TailLink(Link):
         """Return g^-1(probability), by bisection or a known guess and Newton steps in log space."""
         if not self.symmetric:
             p = nx.as_float(probability)
-            q = 1 - p if complement is None else nx.as_float(complement)
-            return elementwise(lambda a, b: _asymmetric_margin(self, a, b), p, q)
-        tail, excess, sign = tail_and_excess(probability, complement)
-        size = elementwise(lambda q, d: _symmetric_margin(self, q, d), tail, excess)
-        return sign * size
+            return _margin_of_either_tail(self, p, 1 - p if complement is None else complement)
+        return _margin_of_smaller_tail(self, *tail_and_excess(probability, complement))
+
+
+@eqx.filter_jit
+def _probability(link: TailLink, margin: Float[Array, "..."]) -> Float[Array, "..."]:
+    def one(m: Float[Array, ""]) -> Float[Array, ""]:
+        size = jnp.abs(m)
+        low = jnp.exp(link.log_tail(size, upper=False))
+        high = low if link.symmetric else jnp.exp(link.log_tail(size, upper=True))
+        return jnp.where(m <= 0, low, 1 - high)
+
+    return elementwise(one, margin)
+
+
+@eqx.filter_jit
+def _log_probability(link: TailLink, margin: Float[Array, "..."]) -> Float[Array, "..."]:
+    def one(m: Float[Array, ""]) -> Float[Array, ""]:
+        below = link.log_tail(jnp.where(m < 0, -m, 0.0), upper=False)
+        above = link.log_tail(jnp.where(m < 0, 0.0, m), upper=not link.symmetric)
+        return jnp.where(m < 0, below, jnp.log1p(-jnp.exp(above)))
+
+    return elementwise(one, margin)
+
+
+@eqx.filter_jit
+def _margin_of_smaller_tail(
+    link: TailLink,
+    tail: Float[Array, "..."],
+    excess: Float[Array, "..."],
+    sign: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    return sign * elementwise(lambda q, d: _symmetric_margin(link, q, d), tail, excess)
+
+
+@eqx.filter_jit
+def _margin_of_either_tail(link: TailLink, p: ArrayLike, q: ArrayLike) -> Float[Array, "..."]:
+    return elementwise(lambda a, b: _asymmetric_margin(link, a, b), *nx.as_floats(p, q))
 
 
 def elementwise(function: Callable[..., Any], *arrays: Float[Array, "..."]) -> Any:
@@ -91,14 +111,14 @@ def _newton_in_log_space(link: TailLink, log_tail: Any, w: Any, *, upper: bool) 
     """Return m = sinh(w) after Newton steps on log_tail(sinh(w)), nearly linear in w."""
     sign = 1.0 if upper else -1.0
 
-    def step(_: int, w: Any) -> Any:
+    def step(_: Any, w: Any) -> Any:
         m = jnp.sinh(w)
         now = link.log_tail(m, upper=upper)
         hazard = jnp.exp(link.log_density(sign * m) - now)
         change = (now - log_tail) / (hazard * jnp.cosh(w))
         return jnp.maximum(w + jnp.where(jnp.isfinite(change), change, 0.0), 0.0)
 
-    return jnp.sinh(jax.lax.fori_loop(0, 8, step, w))
+    return jnp.sinh(jax.lax.fori_loop(0, 12, step, w))
 
 
 @eqx.filter_custom_jvp
@@ -109,7 +129,7 @@ def _symmetric_margin(link: TailLink, tail: Any, excess: Any) -> Any:
     m = _newton_in_log_space(link, log_tail, guess, upper=False)
     central = excess < 0.2
 
-    def settle(_: int, m: Any) -> Any:
+    def settle(_: Any, m: Any) -> Any:
         inner = nx.integrate_interval(link.density, m)
         return m + (excess - inner) / link.density(m)
 
@@ -183,11 +203,28 @@ class StudentT(TailLink):
         root = jnp.sqrt(nu)
         return (nu + 1) / 2 * log_quadratic_ratio(x / root, y / root)
 
+    def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:
+        """Return r with (1 + r^2/nu) = (1 + x^2/nu) M^(-2/(nu+1))."""
+        x, level = nx.as_floats(margin, log_threshold)
+        nu = self._nu(x)
+        root = jnp.sqrt(nu)
+        return root * quadratic_radius(x / root, 2 * level / (nu + 1))
+
+    def sensitive_ends(
+        self, shift: Float[Array, "..."], log_threshold: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Return the two roots of a quadratic in x / sqrt(nu) with threshold M^(2/(nu+1))."""
+        nu = self._nu(shift)
+        root = jnp.sqrt(nu)
+        near, far = quadratic_ends(shift / root, 2 * log_threshold / (nu + 1))
+        return root * near, root * far
+
     def log_tail(self, size: Float[Array, ""], *, upper: bool) -> Float[Array, ""]:
         """Return the log tail by exp-sinh quadrature of the density ratio."""
         nu = self._nu(size)
-        slope = (nu + 1) / (size + nu / jnp.maximum(size, 1.0))
-        scale = jax.lax.stop_gradient(1 / (slope + jnp.minimum(jnp.sqrt((nu + 1) / nu), 3.0)))
+        spread = nu + size * size
+        slope, bend = (nu + 1) * size / spread, (nu + 1) / spread
+        scale = jax.lax.stop_gradient(1 / jnp.sqrt(slope * slope + bend))
         ratio = nx.integrate_half_line(lambda s: self.log_density_ratio(size, s), scale)
         return self.log_density(size) + jnp.log(ratio)
 
@@ -233,12 +270,23 @@ class DensityLink(TailLink):
         alive = edge > -jnp.inf  # where the density underflowed, so has its tail
         start = jnp.where(alive, size, jnp.zeros_like(size))
         level = jnp.where(alive, edge, jnp.zeros_like(edge))
-        slope = jnp.abs(jax.grad(self.log_density_function)(sign * start))
-        scale = jax.lax.stop_gradient(1 / (jnp.where(jnp.isfinite(slope), slope, 0.0) + 1))
+        scale = jax.lax.stop_gradient(_decay_length(self.log_density, sign * start))
         integral = nx.integrate_half_line(
             lambda s: self.log_density(sign * (start + s)) - level, scale
         )
         return jnp.where(alive, level + jnp.log(integral), -jnp.inf)
+
+
+def _decay_length(log_density: Any, margin: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the length over which a density falls: from its slope, its curvature, and its place.
+
+    The last term serves densities that are flat to second order, such as exp(-m^4) at 0.
+    """
+    slope = jax.grad(log_density)
+    first, second = slope(margin), jax.grad(slope)(margin)
+    squared = jnp.where(jnp.isfinite(first), first * first, 0.0)
+    squared += jnp.where(jnp.isfinite(second), jnp.abs(second), 0.0)
+    return 1 / jnp.sqrt(squared + jnp.square(0.5 / (1 + jnp.abs(margin))))
 
 
 class ProbabilityLink(TailLink):
