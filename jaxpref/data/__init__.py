@@ -1,4 +1,4 @@
-"""Comparisons: containers, readers, the comparison graph, and a few published tables.
+"""Comparisons and rankings: containers, readers, the comparison graph, and a few published tables.
 
 Importing this package loads neither polars nor pandas: the readers do, when they are called.
 """
@@ -11,18 +11,22 @@ from jaxpref.data.graph import (
     strong_components,
     weak_components,
 )
+from jaxpref.data.rankings import Rankings
+from jaxpref.data.read_rankings import read_rankings
 from jaxpref.data.readers import read_comparisons
 
 __all__ = [
     "Comparisons",
     "Components",
     "PairCounts",
+    "Rankings",
     "bundled_citation",
     "bundled_names",
     "bundled_path",
     "describe_separation",
     "load_bundled",
     "read_comparisons",
+    "read_rankings",
     "strong_components",
     "weak_components",
 ]

@@ -79,13 +79,13 @@ def read_file(
     path: str | os.PathLike[str], options: ColumnOptions, format: str | None
 ) -> Comparisons:
     """Read a file of comparisons, or of counts; polars's own errors never get out."""
-    file = _existing(path)
-    kind = _format_of(file, format)
+    file = existing(path)
+    kind = format_of(file, format)
     try:
         if kind == "parquet":
             return _read_parquet(file, options)
-        text = TextFile(file, _is_gzipped(file, named=format is None), SEPARATORS.get(kind, ""))
-        _refuse_other_kinds(text, kind)
+        text = TextFile(file, is_gzipped(file, named=format is None), SEPARATORS.get(kind, ""))
+        refuse_other_kinds(text, kind)
         if kind == "jsonl":
             return _read_jsonl(text, options)
         if kind == "counts" or (not options.name_columns() and looks_like_matrix(text.records())):
@@ -94,18 +94,18 @@ def read_file(
     except PermissionError:
         raise InputError(f"{file}: no permission to read this file") from None
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
-        raise DataError(f"{file}: damaged or cut short: {_first_line(error)}") from None
+        raise DataError(f"{file}: damaged or cut short: {first_line(error)}") from None
     except (pl.exceptions.PolarsError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read as {kind}: {_first_line(error)}") from None
+        raise DataError(f"{file}: cannot be read as {kind}: {first_line(error)}") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of a library's message."""
     lines = str(error).splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
+def existing(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file that exists and is not empty."""
     file = Path(path)
     if file.is_dir():
@@ -117,7 +117,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _format_of(file: Path, format: str | None) -> str:
+def format_of(file: Path, format: str | None) -> str:
     """Return the format that the caller or the file's name says."""
     if format is not None:
         return check_option("format", format, FORMATS)
@@ -134,7 +134,7 @@ def _format_of(file: Path, format: str | None) -> str:
     return kind
 
 
-def _is_gzipped(file: Path, *, named: bool) -> bool:
+def is_gzipped(file: Path, *, named: bool) -> bool:
     """Whether a file is gzipped; its name must agree where it is what says the format."""
     with file.open("rb") as raw:
         gzipped = raw.read(2) == GZIP
@@ -146,7 +146,7 @@ def _is_gzipped(file: Path, *, named: bool) -> bool:
     return gzipped
 
 
-def _refuse_other_kinds(text: TextFile, kind: str) -> None:
+def refuse_other_kinds(text: TextFile, kind: str) -> None:
     """Look at the start of a file, and raise unless it is text of the right kind."""
     with gzip.open(text.path) if text.gzipped else text.path.open("rb") as raw:
         start = raw.read(PEEK)
@@ -174,17 +174,22 @@ def _refuse_other_kinds(text: TextFile, kind: str) -> None:
 
 def _read_separated(text: TextFile, options: ColumnOptions) -> Comparisons:
     """Read CSV or TSV, every column as text."""
-    frame = pl.scan_csv(
-        text.path, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
-    )
-    present = frame.collect_schema().names()
+    source = separated_source(text)
+    present = source.frame.collect_schema().names()
     columns = resolve_columns(present, options, str(text.path))
     _refuse_repeated(text, columns.needed())
-    source = Source(str(text.path), frame, _locator(_record_lines(text)), blank_lines=True)
     try:
         return reduce_rows(source, columns)
     except pl.exceptions.ComputeError as error:
         raise _separated_error(text, len(present), error) from None
+
+
+def separated_source(text: TextFile) -> Source:
+    """Return the rows of CSV or TSV, every column as text."""
+    frame = pl.scan_csv(
+        text.path, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
+    )
+    return Source(str(text.path), frame, _locator(_record_lines(text)), blank_lines=True)
 
 
 def _refuse_repeated(text: TextFile, needed: list[str]) -> None:
@@ -204,22 +209,28 @@ def _separated_error(text: TextFile, width: int, error: Exception) -> DataError:
             return DataError(
                 f"{text.path}: line {line} has {len(record)} fields; the header has {width}"
             )
-    reason = _first_line(error)
+    reason = first_line(error)
     return DataError(f"{text.path}: cannot be read: {reason}; perhaps a quote is left open")
 
 
 def _read_parquet(file: Path, options: ColumnOptions) -> Comparisons:
     """Read Parquet, its columns of any type."""
+    frame = scan_parquet(file)
+    columns = resolve_columns(frame.collect_schema().names(), options, str(file))
+    return reduce_rows(Source(str(file), frame, name_row), columns)
+
+
+def scan_parquet(file: Path) -> pl.LazyFrame:
+    """Return the rows of a Parquet file, its columns of any type."""
     with file.open("rb") as raw:
         if raw.read(4) != b"PAR1":
             raise DataError(f"{file}: expected a Parquet file; it is something else")
     try:
         frame = pl.scan_parquet(file, glob=False)
-        present = frame.collect_schema().names()
+        frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file}: a damaged Parquet file: {_first_line(error)}") from None
-    columns = resolve_columns(present, options, str(file))
-    return reduce_rows(Source(str(file), frame, name_row), columns)
+        raise DataError(f"{file}: a damaged Parquet file: {first_line(error)}") from None
+    return frame
 
 
 def _read_jsonl(text: TextFile, options: ColumnOptions) -> Comparisons:
@@ -262,7 +273,7 @@ def _json_error(text: TextFile, error: Exception) -> DataError:
             if not isinstance(value, dict):
                 kind = type(value).__name__
                 return DataError(f"{text.path}: line {number}: expected a JSON object; got {kind}")
-    return DataError(f"{text.path}: cannot be read as jsonl: {_first_line(error)}")
+    return DataError(f"{text.path}: cannot be read as jsonl: {first_line(error)}")
 
 
 def _record_lines(text: TextFile) -> Callable[[], Iterator[tuple[int, bool]]]:

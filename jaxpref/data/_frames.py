@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import narwhals as nw
@@ -12,17 +13,56 @@ from jaxpref.data._columns import ColumnOptions, resolve_columns
 from jaxpref.data._rows import Source, name_row, reduce_rows
 from jaxpref.data.comparisons import Comparisons
 
+STREAM_BATCH = 100_000
+
 
 def read_frame(frame: Any, options: ColumnOptions) -> Comparisons:
     """Reduce a table of comparisons to cells."""
-    try:
-        table = nw.from_native(frame)
-    except TypeError:
-        kind = type(frame).__name__
-        raise InputError(f"frame: expected a pandas, polars or pyarrow table; got {kind}") from None
+    table = _from_native(frame)
     columns = resolve_columns(_text_names(table.collect_schema().names()), options, "frame")
     chosen = table.select(columns.needed())
     return reduce_rows(Source("frame", _to_polars(chosen), name_row), columns)
+
+
+def frame_rows(frame: Any) -> Source:
+    """Return a table of any library as rows still to be read."""
+    table = _from_native(frame)
+    table = table.select(_text_names(table.collect_schema().names()))
+    return Source("frame", _to_polars(table), name_row)
+
+
+def _from_native(frame: Any) -> Any:
+    """Return a table as narwhals sees it; a Hugging Face dataset by its Arrow table."""
+    try:
+        return nw.from_native(frame)
+    except TypeError:
+        pass
+    table = _arrow_table(frame)
+    if table is not None:
+        return nw.from_native(table)
+    if isinstance(frame, Mapping) and frame:  # a DatasetDict, of which one split must be chosen
+        names = ", ".join(map(repr, list(frame)[:10]))
+        raise InputError(f"frame: expected one table; got several, choose one of {names}")
+    kind = type(frame).__name__
+    raise InputError(f"frame: expected a pandas, polars or pyarrow table; got {kind}")
+
+
+def _arrow_table(frame: Any) -> Any:
+    """Return a Hugging Face dataset as a table, without importing its library; None otherwise.
+
+    ``with_format("arrow")`` makes slices Arrow tables, memory-mapped and with the dataset's own
+    selection of rows applied, whatever format the dataset was set to.
+    """
+    if hasattr(frame, "with_format") and hasattr(frame, "column_names"):
+        arrow = frame.with_format("arrow")
+        if hasattr(arrow, "__len__"):
+            return arrow[:]
+        batches = list(arrow.iter(batch_size=STREAM_BATCH))  # an IterableDataset, read as it comes
+        frames = [pl.DataFrame(pl.from_arrow(batch)) for batch in batches]
+        return pl.concat(frames, how="vertical_relaxed")
+    if hasattr(frame, "to_polars") and not isinstance(frame, type):
+        return frame.to_polars()
+    return None
 
 
 def _text_names(names: list[Any]) -> list[str]:
