@@ -86,3 +86,15 @@ def ends_by_search(
     side = jnp.where(level < 0, -1.0, 1.0).astype(shift.dtype)
     near, far = (-shift / 2 - side * jnp.where(found, d, jnp.nan) for d in (near, far))
     return near, far
+
+
+def decay_length(log_density: Any, margin: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the length over which a density falls: from its slope, its curvature, and its place.
+
+    The last term serves densities that are flat to second order, such as exp(-m^4) at 0.
+    """
+    slope = jax.grad(log_density)
+    first, second = slope(margin), jax.grad(slope)(margin)
+    squared = jnp.where(jnp.isfinite(first), first * first, 0.0)
+    squared += jnp.where(jnp.isfinite(second), jnp.abs(second), 0.0)
+    return 1 / jnp.sqrt(squared + jnp.square(0.5 / (1 + jnp.abs(margin))))

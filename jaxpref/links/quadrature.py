@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from .. import _numerics as nx
 from .._checks import ArrayLike, check_positive, is_concrete
+from ._search import decay_length
 from .base import Link, tail_and_excess
 from .closed_form import log_quadratic_ratio, quadratic_ends, quadratic_radius
 
@@ -270,23 +271,11 @@ class DensityLink(TailLink):
         alive = edge > -jnp.inf  # where the density underflowed, so has its tail
         start = jnp.where(alive, size, jnp.zeros_like(size))
         level = jnp.where(alive, edge, jnp.zeros_like(edge))
-        scale = jax.lax.stop_gradient(_decay_length(self.log_density, sign * start))
+        scale = jax.lax.stop_gradient(decay_length(self.log_density, sign * start))
         integral = nx.integrate_half_line(
             lambda s: self.log_density(sign * (start + s)) - level, scale
         )
         return jnp.where(alive, level + jnp.log(integral), -jnp.inf)
-
-
-def _decay_length(log_density: Any, margin: Float[Array, ""]) -> Float[Array, ""]:
-    """Return the length over which a density falls: from its slope, its curvature, and its place.
-
-    The last term serves densities that are flat to second order, such as exp(-m^4) at 0.
-    """
-    slope = jax.grad(log_density)
-    first, second = slope(margin), jax.grad(slope)(margin)
-    squared = jnp.where(jnp.isfinite(first), first * first, 0.0)
-    squared += jnp.where(jnp.isfinite(second), jnp.abs(second), 0.0)
-    return 1 / jnp.sqrt(squared + jnp.square(0.5 / (1 + jnp.abs(margin))))
 
 
 class ProbabilityLink(TailLink):
