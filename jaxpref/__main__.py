@@ -1,0 +1,28 @@
+"""``python -m jaxpref``, and the console script ``jaxpref``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows the program's name; ``sys.argv[1:]`` when left out.
+
+    Returns
+    -------
+    int
+        0 done, 2 bad usage or bad input, 3 did not converge or failed a check, 130 interrupted.
+    """
+    from .cli.app import run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
