@@ -216,6 +216,13 @@ def test_unwritable_targets_are_refused_before_any_work(capsys, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["occupied"]
 
 
+def test_no_cell_is_cut_off_in_a_narrow_window(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = run_text(capsys, "audit", JOURNALS)
+    for said in ("1 vote turned\n", "44%\n", "rests on ", "730 of 763", "Statist"):
+        assert said in out, out
+
+
 @pytest.mark.parametrize("width", ["80", "160"])
 def test_lines_fit_the_window(width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", width)

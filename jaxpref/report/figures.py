@@ -323,6 +323,7 @@ def _draw_bars(axes: Axes, report: AuditReport) -> None:
     sensitivity = [row.sensitivity for row in rows]
     colours = [ORANGE if value > 1 else BLUE for value in sensitivity]
     axes.barh(range(len(rows)), sensitivity, color=colours, height=0.62)
+    axes.set_ylim(min(len(rows) - 10.6, -0.6), len(rows) - 0.4)  # few bars stay as thin as many
     axes.axvline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     for place, row in enumerate(rows):
         edge = f"{_short(row.edge.item_a)} vs {_short(row.edge.item_b)}"

@@ -66,7 +66,6 @@ class Table(NamedTuple):
                 justify=column.justify,
                 overflow="fold",
                 no_wrap=not column.fold,
-                min_width=len(column.header),
             )
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
@@ -145,7 +144,7 @@ def fragile_predictions(report: AuditReport, votes: Sequence[OneVote] = ()) -> T
         Column("prediction", fold=True),
         Column("chance", "right"),
         Column("sensitivity", "right"),
-        Column("rests most on", fold=True),
+        Column("rests on", fold=True),
         Column("wins", "right"),
     ]
     note = (
