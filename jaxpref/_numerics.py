@@ -29,9 +29,8 @@ def as_float(value: ArrayLike) -> Float[Array, "..."]:
     if isinstance(value, (list, tuple)):
         value = np.asarray(value)
     array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        return array
-    return array.astype(jnp.result_type(float))
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    return lax.convert_element_type(array, array.dtype if floating else jnp.result_type(float))
 
 
 def as_floats(*values: ArrayLike) -> tuple[Float[Array, "..."], ...]:

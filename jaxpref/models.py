@@ -94,13 +94,9 @@ def implied_probability(
     >>> [round(float(implied_probability(p, 0.02)), 4) for p in (0.9801, 0.99, 0.9999)]
     [0.5013, 0.6689, 0.9951]
     """
-    given = {
-        "p_ik": p_ik,
-        "p_kj": p_kj,
-        "complement_ik": complement_ik,
-        "complement_kj": complement_kj,
-    }
-    for name, value in given.items():
+    check_probability("p_ik", p_ik)
+    check_probability("p_kj", p_kj)
+    for name, value in (("complement_ik", complement_ik), ("complement_kj", complement_kj)):
         if value is not None:
             check_probability(name, value)
     x, y = nx.as_floats(link.margin(p_ik, complement_ik), link.margin(p_kj, complement_kj))
