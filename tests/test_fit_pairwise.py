@@ -240,15 +240,34 @@ def test_caller_keeps_32_bit_jax():
         assert jax.numpy.ones(1).dtype == np.float32
 
 
-def test_second_data_set_of_about_the_same_size_compiles_nothing():
-    compiled = []
+def compilations(events: list[str]) -> int:
+    return sum("backend_compile" in event for event in events)
+
+
+@pytest.fixture
+def compiled():
+    """Return the list that every compilation's events are added to."""
+    events: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration_secs, **kwargs: compiled.append(event)
+        lambda event, duration_secs, **kwargs: events.append(event)
     )
-    fit_pairwise(random_counts(1, 49, degree=2))
-    first = sum("backend_compile" in event for event in compiled)
-    fit_pairwise(random_counts(2, 53, degree=2))
-    assert sum("backend_compile" in event for event in compiled) == first > 0
+    return events
+
+
+def test_second_data_set_of_about_the_same_size_compiles_nothing(compiled):
+    fit_pairwise(random_counts(1, 49, degree=2), link=links.laplace)
+    first = compilations(compiled)
+    fit_pairwise(random_counts(2, 53, degree=2), link=links.laplace)
+    assert compilations(compiled) == first > 0
+
+
+@pytest.mark.parametrize("ties", ["half", "davidson", "rao_kupper"])
+def test_logistic_fits_and_their_leaderboards_compile_nothing(compiled, ties):
+    data = random_counts(3, 40, degree=4)
+    data = cells(data.items, data.item_a, data.item_b, data.wins_a, data.wins_b, data.wins_a)
+    fit = fit_pairwise(data, ties=ties)
+    fit.to_rows(), fit.probability("item0", "item1")
+    assert compilations(compiled) == 0
 
 
 # Uncertainty

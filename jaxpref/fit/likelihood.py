@@ -106,6 +106,11 @@ def predict(link: Link, margin: Float64[np.ndarray, " pairs"]) -> Predictions:
     >>> predict(logistic, np.array([0.0]))
     Predictions(probability=array([0.5]), opposite=array([0.5]), density=array([0.25]))
     """
+    if link.name == "logistic":
+        tail = np.exp(-np.abs(margin))
+        far, near = tail / (1 + tail), 1 / (1 + tail)
+        up, down = np.where(margin < 0, far, near), np.where(margin < 0, near, far)
+        return Predictions(up, down, far * near)
     with float64():
         columns = _predict(link, jnp.asarray(pad(margin, pair_bucket(len(margin)))))
     return Predictions(*(np.asarray(column)[: len(margin)] for column in columns))

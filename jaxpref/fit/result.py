@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -9,13 +11,26 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
 
-from .._checks import InputError, closest_names
+from .._checks import DisconnectedComparisonsError, InputError, check_option, closest_names
 from ..data.comparisons import PairCounts
 from ..data.graph import Components
 from ..links import Link
-from .likelihood import predict
+from .design import Design, Effect
+from .information import expected_information
+from .outcomes import TIE_MODELS, outcome_probabilities
+from .storage import read_record, write_record
 
 Status = Literal["converged", "max_steps", "stalled"]
+Order = Literal["neutral", "first", "second"]
+ORDERS = ("neutral", "first", "second")
+
+
+class OutcomeProbabilities(NamedTuple):
+    """Probabilities that the first named item wins, that it loses, and of a tie; sum 1."""
+
+    win: float
+    loss: float
+    tie: float
 
 
 class LeaderboardRow(NamedTuple):
@@ -68,6 +83,14 @@ class FitResult(eqx.Module):
         Strong components of the graph "was beaten by"; more than one only with a ridge.
     islands : Components
         Weak components of that graph. Across islands only the ridge speaks.
+    effects : tuple of Effect
+        Coefficients fitted besides the scores: order effect, covariates, tie parameter (last).
+    effect_covariance : (effects, effects) or None
+        Their covariance, from the observed information with the scores profiled out.
+    design : Design or None
+        The cells and columns fitted, None for a plain fit of scores to `pairs`.
+    unlinked : tuple of str
+        Items of the data that are not in this fit, their component being fitted on its own.
     """
 
     items: tuple[str, ...] = eqx.field(static=True)
@@ -83,6 +106,15 @@ class FitResult(eqx.Module):
     pairs: PairCounts
     components: Components
     islands: Components
+    effects: tuple[Effect, ...] = eqx.field(static=True, default=())
+    effect_covariance: Float64[np.ndarray, "effects effects"] | None = None
+    design: Design | None = None
+    unlinked: tuple[str, ...] = eqx.field(static=True, default=())
+
+    @property
+    def plain(self) -> bool:
+        """Whether only scores were fitted: two outcomes, no order effect, no covariates."""
+        return self.design is None
 
     @property
     def num_items(self) -> int:
@@ -94,6 +126,11 @@ class FitResult(eqx.Module):
         try:
             return self.items.index(item)
         except ValueError:
+            if item in self.unlinked:
+                raise DisconnectedComparisonsError(
+                    f"item: {item!r} is in another component of the comparisons: without a prior "
+                    "(ridge=0.1, or --ridge 0.1) nothing puts it on the scale of this fit"
+                ) from None
             hint = closest_names(str(item), self.items)
             raise InputError(
                 f"item: expected one of the {self.num_items} fitted items; got {item!r}{hint}"
@@ -115,13 +152,19 @@ class FitResult(eqx.Module):
         """
         return float(self.scores[self.index(item_a)] - self.scores[self.index(item_b)])
 
-    def probability(self, item_a: str, item_b: str) -> float:
+    def probability(self, item_a: str, item_b: str, *, order: Order = "neutral") -> float:
         """Return the fitted probability that `item_a` beats `item_b`.
+
+        Where ties are modelled, a tie is not a win: see :meth:`outcomes`. `order` says which of
+        the two is shown first, which matters to a fit with an order effect; covariates of the
+        comparison are taken to be 0.
 
         Raises
         ------
         InputError
             For a name that was not fitted; the message has the closest ones.
+        DisconnectedComparisonsError
+            For an item of another component, in a fit by components.
 
         >>> from jaxpref.data import Comparisons
         >>> from jaxpref.fit import fit_pairwise
@@ -129,8 +172,45 @@ class FitResult(eqx.Module):
         >>> round(fit.probability("a", "b"), 12)
         0.75
         """
-        margin = np.array([self.margin(item_a, item_b)])
-        return float(predict(self.link, margin).probability[0])
+        return self.outcomes(item_a, item_b, order=order).win
+
+    def outcomes(
+        self, item_a: str, item_b: str, *, order: Order = "neutral"
+    ) -> OutcomeProbabilities:
+        """Return the fitted probabilities that `item_a` wins, that `item_b` does, and of a tie.
+
+        >>> import numpy as np
+        >>> from jaxpref.data import Comparisons
+        >>> from jaxpref.fit import fit_pairwise
+        >>> one, two = np.array([0]), np.array([1])
+        >>> votes = Comparisons(("a", "b"), one, two, 2.0 + one, 1.0 + one, 1.0 + one)
+        >>> fit = fit_pairwise(votes, ties="davidson")
+        >>> [round(chance, 9) for chance in fit.outcomes("a", "b")]
+        [0.5, 0.25, 0.25]
+        """
+        side = {"neutral": 0.0, "first": 1.0, "second": -1.0}[check_option("order", order, ORDERS)]
+        margin = np.array([self.margin(item_a, item_b) + side * self._sum_of("order")])
+        model = self.ties if self.ties in TIE_MODELS else None
+        found = outcome_probabilities(self.link, model, margin, self._sum_of("tie"))
+        return OutcomeProbabilities(*(float(chance[0]) for chance in found))
+
+    def _sum_of(self, kind: str) -> float:
+        return sum((effect.estimate for effect in self.effects if effect.kind == kind), 0.0)
+
+    def effect(self, name: str) -> Effect:
+        """Return a coefficient by name: "order", "tie" or a covariate's name.
+
+        Raises
+        ------
+        InputError
+            For a coefficient that was not fitted.
+        """
+        for effect in self.effects:
+            if effect.name == name:
+                return effect
+        known = [effect.name for effect in self.effects]
+        hint = closest_names(name, known)
+        raise InputError(f"name: expected one of {known}; got {name!r}{hint}")
 
     def rank(self) -> tuple[str, ...]:
         """Return the names, highest score first; equal scores in the order of `items`.
@@ -150,19 +230,10 @@ class FitResult(eqx.Module):
         """Expected information of the comparisons about the scores, without the prior.
 
         The sum over pairs of n_ab g'(m)^2 / (g(m) g(-m)) (e_a - e_b)(e_a - e_b)^T; its rows sum
-        to zero. Computed when asked for.
+        to zero. Where other coefficients were fitted, what is left for the scores once these are
+        profiled out. Computed when asked for.
         """
-        pairs = self.pairs
-        margin = self.scores[pairs.item_a] - self.scores[pairs.item_b]
-        p, q, density = predict(self.link, margin)
-        # g' / (g (1 - g)) is of order one where g' and g underflow together.
-        tail, rest = np.minimum(p, q), np.maximum(p, q)
-        ratio = np.divide(density, tail, out=np.zeros_like(tail), where=tail > 0)
-        weight = (pairs.wins_a + pairs.wins_b) * density * ratio / rest
-        links = np.zeros((self.num_items, self.num_items))
-        links[pairs.item_a, pairs.item_b] = weight
-        links += links.T
-        return np.diag(links.sum(axis=1)) - links
+        return expected_information(self)
 
     def covariance(self) -> Float64[np.ndarray, "items items"]:
         """Return the covariance of the scores in the gauge where they sum to zero, nats^2.
@@ -177,9 +248,11 @@ class FitResult(eqx.Module):
         >>> fit.covariance().tolist()
         [[0.25, -0.25], [-0.25, 0.25]]
         """
+        if self.design is not None and not self.design.own_scores:
+            return self._explained_covariance()
         information = self.fisher_information
         size = self.num_items
-        prior = self.ridge * np.eye(size)
+        prior = self.ridge * self._unexplained()
         # A multiple of the all-ones matrix fills the direction the gauge leaves out; the centring
         # takes it out again.
         shift = np.min(np.diagonal(information)) + self.ridge
@@ -187,6 +260,23 @@ class FitResult(eqx.Module):
         centred = inverse - inverse.mean(axis=0, keepdims=True)
         centred = centred - centred.mean(axis=1, keepdims=True)
         return (centred + centred.T) / 2
+
+    def _unexplained(self) -> Float64[np.ndarray, "items items"]:
+        """Return the projection away from the item covariates, whose coefficients have no prior."""
+        identity = np.eye(self.num_items)
+        if self.design is None or not self.design.item_columns.shape[1]:
+            return identity
+        basis, _ = np.linalg.qr(self.design.item_columns)
+        return identity - basis @ basis.T
+
+    def _explained_covariance(self) -> Float64[np.ndarray, "items items"]:
+        """Return the covariance of scores that are sums of item covariates."""
+        if self.design is None or self.effect_covariance is None:
+            raise InputError("design: expected a fit explained by item covariates; got none")
+        kinds = [kind for _, kind in self.design.names]
+        keep = [k for k, kind in enumerate(kinds) if kind == "item_covariate"]
+        x = self.design.item_features
+        return x @ self.effect_covariance[np.ix_(keep, keep)] @ x.T
 
     def standard_errors(self) -> Float64[np.ndarray, " items"]:
         """Return the standard errors of the scores, in the gauge where they sum to zero, nats.
@@ -211,7 +301,7 @@ class FitResult(eqx.Module):
         pairs, size = self.pairs, self.num_items
         wins = np.bincount(pairs.item_a, pairs.wins_a, size)
         wins += np.bincount(pairs.item_b, pairs.wins_b, size)
-        total = pairs.wins_a + pairs.wins_b
+        total = pairs.wins_a + pairs.wins_b + pairs.ties
         played = np.bincount(pairs.item_a, total, size) + np.bincount(pairs.item_b, total, size)
         errors = self.standard_errors()
         columns: Sequence[np.ndarray] = (self.scores, errors, wins, played)
@@ -219,6 +309,63 @@ class FitResult(eqx.Module):
             LeaderboardRow(place + 1, self.items[k], *(float(column[k]) for column in columns))
             for place, k in enumerate(self._order())
         ]
+
+    def to_frame(self, *, backend: Literal["polars", "pandas", "dict"] = "polars") -> Any:
+        """Return the leaderboard, best first, as a table with the columns of LeaderboardRow.
+
+        Parameters
+        ----------
+        backend : {"polars", "pandas", "dict"}
+            What to return: a DataFrame of either library, imported now, or a dict of lists.
+
+        >>> from jaxpref.data import Comparisons
+        >>> from jaxpref.fit import fit_pairwise
+        >>> fit = fit_pairwise(Comparisons.from_counts([[0, 2], [2, 0]], items=("a", "b")))
+        >>> fit.to_frame(backend="dict")["item"]
+        ['a', 'b']
+        """
+        check_option("backend", backend, ("polars", "pandas", "dict"))
+        rows = self.to_rows()
+        table = {name: [getattr(row, name) for row in rows] for name in LeaderboardRow._fields}
+        return table if backend == "dict" else importlib.import_module(backend).DataFrame(table)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to two files: JSON for reading, npz for the arrays, both replaced whole.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to; ``.json`` and ``.npz`` take the place of its suffix.
+
+        Raises
+        ------
+        InputError
+            If there is no such folder.
+        """
+        write_record(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, link: Link | None = None) -> FitResult:
+        """Read what :meth:`save` wrote, every number as it was.
+
+        Parameters
+        ----------
+        path : str or path
+            As given to :meth:`save`.
+        link : Link, optional
+            The link, where it is a user's own: only its name is in the file.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or a link of the user's own is not given.
+        DataError
+            If the files are damaged, were not saved together, or are of an unknown version.
+        """
+        return cls(**read_record(path, link))
+
+    def _num_comparisons(self) -> float:
+        return float(np.sum(self.pairs.wins_a + self.pairs.wins_b + self.pairs.ties))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fit as plain numbers, strings and lists, ready for JSON.
@@ -239,7 +386,8 @@ class FitResult(eqx.Module):
             "log_likelihood": self.log_likelihood,
             "num_items": self.num_items,
             "num_pairs": len(self.pairs.item_a),
-            "num_comparisons": float(np.sum(self.pairs.wins_a + self.pairs.wins_b)),
+            "num_comparisons": self._num_comparisons(),
+            "effects": [effect._asdict() for effect in self.effects],
             "num_components": self.components.count,
             "num_islands": self.islands.count,
             "leaderboard": [row._asdict() for row in self.to_rows()],
