@@ -26,16 +26,16 @@ from ._host import float64, pad, pair_bucket
 class PairTerms(NamedTuple):
     """What each pair adds to the log-likelihood, in nats, and its derivatives by the margin."""
 
-    log_likelihood: Float64[Array, "..."]
-    gradient: Float64[Array, "..."]
-    curvature: Float64[Array, "..."]
+    log_likelihood: Float[Array, "..."]
+    gradient: Float[Array, "..."]
+    curvature: Float[Array, "..."]
 
 
 def pair_terms(
     link: Link,
-    margin: Float64[Array, "..."],
-    wins_a: Float64[Array, "..."],
-    wins_b: Float64[Array, "..."],
+    margin: Float[Array, "..."],
+    wins_a: Float[Array, "..."],
+    wins_b: Float[Array, "..."],
 ) -> PairTerms:
     r"""Return log-likelihood, its derivative and minus its second derivative, per pair.
 
@@ -62,7 +62,7 @@ def pair_terms(
 
 
 def _logistic_terms(
-    margin: Float64[Array, "..."], wins_a: Float64[Array, "..."], wins_b: Float64[Array, "..."]
+    margin: Float[Array, "..."], wins_a: Float[Array, "..."], wins_b: Float[Array, "..."]
 ) -> PairTerms:
     chance_a, chance_b = jax.nn.sigmoid(margin), jax.nn.sigmoid(-margin)
     value = wins_a * jax.nn.log_sigmoid(margin) + wins_b * jax.nn.log_sigmoid(-margin)
@@ -71,14 +71,14 @@ def _logistic_terms(
     )
 
 
-def _weigh(wins: Float64[Array, "..."], value: Float64[Array, "..."]) -> Float64[Array, "..."]:
+def _weigh(wins: Float[Array, "..."], value: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return wins * value, and 0 where there are no wins even if the value is infinite."""
     return jnp.where(wins > 0, wins * jnp.where(wins > 0, value, 0.0), 0.0)
 
 
 def _two_derivatives(
-    function: Callable[[Float[Array, "..."]], Float[Array, "..."]], at: Float64[Array, "..."]
-) -> tuple[Float64[Array, "..."], Float64[Array, "..."], Float64[Array, "..."]]:
+    function: Callable[[Float[Array, "..."]], Float[Array, "..."]], at: Float[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
     """Return an elementwise function with its first two derivatives."""
     one = jnp.ones_like(at)
 
@@ -118,12 +118,12 @@ def predict(link: Link, margin: Float64[np.ndarray, " pairs"]) -> Predictions:
 
 @eqx.filter_jit
 def _predict(
-    link: Link, margin: Float64[Array, " pairs"]
-) -> tuple[Float64[Array, " pairs"], Float64[Array, " pairs"], Float64[Array, " pairs"]]:
+    link: Link, margin: Float[Array, " pairs"]
+) -> tuple[Float[Array, " pairs"], Float[Array, " pairs"], Float[Array, " pairs"]]:
     return link.probability(margin), link.probability(-margin), link.density(margin)
 
 
-def fraction_response(link: Link, margin: Float64[Array, "..."]) -> Float64[Array, "..."]:
+def fraction_response(link: Link, margin: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""Return how fast a pair's gradient grows with its win fraction, per comparison.
 
     It is g'(m) / (g(m) g(-m)), which is 1 for the logistic link: dl/dm = n_ab (f_ab - p_ab).
@@ -141,7 +141,7 @@ def fraction_response(link: Link, margin: Float64[Array, "..."]) -> Float64[Arra
     return jnp.exp(link.log_density(margin) - logs)
 
 
-def information_per_comparison(link: Link, margin: Float64[Array, "..."]) -> Float64[Array, "..."]:
+def information_per_comparison(link: Link, margin: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""Return the expected (Fisher) information of one comparison about its margin, nats^-2.
 
     It is g'(m)^2 / (g(m) g(-m)); p (1 - p) for the logistic link.
@@ -160,9 +160,9 @@ def information_per_comparison(link: Link, margin: Float64[Array, "..."]) -> Flo
 def weighted_laplacian(
     item_a: Int[Array, " pairs"],
     item_b: Int[Array, " pairs"],
-    weight: Float64[Array, " pairs"],
+    weight: Float[Array, " pairs"],
     num_items: int,
-) -> Float64[Array, "items items"]:
+) -> Float[Array, "items items"]:
     r"""Return sum over pairs of weight (e_a - e_b)(e_a - e_b)^T.
 
     >>> import jax.numpy as jnp
@@ -180,9 +180,9 @@ def weighted_laplacian(
 def onto_items(
     item_a: Int[Array, " pairs"],
     item_b: Int[Array, " pairs"],
-    flow: Float64[Array, "... pairs"],
+    flow: Float[Array, "... pairs"],
     num_items: int,
-) -> Float64[Array, "... items"]:
+) -> Float[Array, "... items"]:
     """Return, for each item, the flow over its pairs: added as first item, taken as second.
 
     >>> import jax.numpy as jnp

@@ -1,7 +1,9 @@
-"""Damped Newton for scores from pair counts, in the gauge where scores sum to zero.
+"""Damped Newton as one JAX function: scores from pair counts, under jit, vmap and on any device.
 
-The problem is concave, so Newton with a line search reaches the maximum from anywhere; four
-things make it right on chain-like data, where first-order methods stop whole nats away:
+The algorithm of :mod:`jaxpref.fit.careful`, for scores and coefficients of covariates, in the gauge
+where scores sum to zero; float32 or float64, as the counts are. The problem is concave, so Newton
+with a line search reaches the maximum from anywhere; four things make it right on chain-like data,
+where first-order methods stop whole nats away:
 
 * it starts from the weighted least-squares fit to the smoothed log-odds of the pairs, which on a
   tree is the answer but for the smoothing;
@@ -21,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..links import Link
 from .likelihood import (
@@ -38,40 +40,73 @@ _LEAST_DAMPING, _DAMPING_FACTOR = 1e-8, 100.0
 
 
 class PairwiseProblem(NamedTuple):
-    """Counts and prior, padded: absent items have no pairs, absent pairs have no wins."""
+    """Counts and prior, padded: absent items have no pairs, absent pairs have no wins.
+
+    The unknowns are the scores, followed by a coefficient for each of the covariates, which add to
+    the margins. The prior is on the scores.
+    """
 
     item_a: Int[Array, " pairs"]
     item_b: Int[Array, " pairs"]
-    wins_a: Float64[Array, " pairs"]
-    wins_b: Float64[Array, " pairs"]
+    wins_a: Float[Array, " pairs"]
+    wins_b: Float[Array, " pairs"]
     present: Bool[Array, " items"]
-    ridge: Float64[Array, ""]
+    ridge: Float[Array, ""]
+    covariates: Float[Array, "pairs effects"] | None = None
 
-    def margins(self, scores: Float64[Array, " items"]) -> Float64[Array, " pairs"]:
-        """Return s_a - s_b for every pair."""
-        return scores[self.item_a] - scores[self.item_b]
+    @property
+    def num_items(self) -> int:
+        """Number of places for items."""
+        return self.present.shape[0]
 
-    def centred(self, scores: Float64[Array, " items"]) -> Float64[Array, " items"]:
+    @property
+    def columns(self) -> Float[Array, "pairs effects"]:
+        """The covariates, none being no columns."""
+        if self.covariates is None:
+            return jnp.zeros((self.wins_a.shape[0], 0), self.wins_a.dtype)
+        return self.covariates
+
+    def margins(self, unknowns: Float[Array, " unknowns"]) -> Float[Array, " pairs"]:
+        """Return s_a - s_b, plus what the covariates add, for every pair."""
+        drop = unknowns[self.item_a] - unknowns[self.item_b]
+        if self.covariates is None:
+            return drop
+        return drop + self.covariates @ unknowns[self.num_items :]
+
+    def centred(self, unknowns: Float[Array, " unknowns"]) -> Float[Array, " unknowns"]:
         """Return scores moved to sum to zero over the items present, and 0 elsewhere."""
-        mean = jnp.sum(jnp.where(self.present, scores, 0.0)) / jnp.sum(self.present, dtype=float)
-        return jnp.where(self.present, scores - mean, 0.0)
+        scores = unknowns[: self.num_items]
+        here = self.present.astype(scores.dtype)
+        mean = jnp.sum(jnp.where(self.present, scores, 0.0)) / jnp.sum(here)
+        moved = jnp.where(self.present, scores - mean, 0.0)
+        return jnp.concatenate([moved, unknowns[self.num_items :]])
+
+    def pull(self, by_margin: Float[Array, " pairs"]) -> Float[Array, " unknowns"]:
+        """Return the derivative by the unknowns of what has this derivative by the margins."""
+        scores = onto_items(self.item_a, self.item_b, by_margin, self.num_items)
+        return jnp.concatenate([scores, self.columns.T @ by_margin])
+
+    def penalised(self, unknowns: Float[Array, " unknowns"]) -> Float[Array, " unknowns"]:
+        """Return the derivative of the prior's penalty, ridge s_i, and 0 for coefficients."""
+        scores = self.ridge * unknowns[: self.num_items]
+        return jnp.concatenate([scores, jnp.zeros_like(unknowns[self.num_items :])])
 
 
 class NewtonResult(NamedTuple):
-    """Where Newton stopped."""
+    """Where Newton stopped; `scores` goes on with the coefficients of the covariates, if any."""
 
-    scores: Float64[Array, " items"]
-    log_likelihood: Float64[Array, ""]
-    gradient_norm: Float64[Array, ""]
-    step_size: Float64[Array, ""]
+    scores: Float[Array, " unknowns"]
+    log_likelihood: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    step_size: Float[Array, ""]
     steps: Int[Array, ""]
     outcome: Int[Array, ""]
 
 
 class _State(NamedTuple):
-    scores: Float64[Array, " items"]
-    damping: Float64[Array, ""]
-    step_size: Float64[Array, ""]
+    scores: Float[Array, " unknowns"]
+    damping: Float[Array, ""]
+    step_size: Float[Array, ""]
     steps: Int[Array, ""]
     outcome: Int[Array, ""]
 
@@ -79,10 +114,10 @@ class _State(NamedTuple):
 def factor_precision(
     item_a: Int[Array, " pairs"],
     item_b: Int[Array, " pairs"],
-    weight: Float64[Array, " pairs"],
+    weight: Float[Array, " pairs"],
     present: Bool[Array, " items"],
-    ridge: Float64[Array, ""],
-) -> Float64[Array, "items items"]:
+    ridge: Float[Array, ""],
+) -> Float[Array, "items items"]:
     """Return the lower Cholesky factor of the Laplacian of `weight`, plus ridge, made definite.
 
     Two terms are added that a right-hand side summing to zero cannot feel: a multiple of the
@@ -90,40 +125,53 @@ def factor_precision(
     and a 1 on the diagonal of every absent item.
     """
     laplacian = weighted_laplacian(item_a, item_b, weight, present.shape[0])
+    return jnp.linalg.cholesky(_definite(laplacian, present, ridge))
+
+
+def _definite(
+    laplacian: Float[Array, "items items"], present: Bool[Array, " items"], ridge: Float[Array, ""]
+) -> Float[Array, "items items"]:
     diagonal = jnp.diagonal(laplacian) + ridge
     weakest = jnp.min(jnp.where(present & (diagonal > 0), diagonal, jnp.inf))
     shift = jnp.where(jnp.isfinite(weakest), weakest, 1.0)
-    here = present.astype(weight.dtype)
+    here = present.astype(laplacian.dtype)
     ones = jnp.outer(here, here) * (shift / jnp.sum(here))
-    return jnp.linalg.cholesky(laplacian + ones + jnp.diag(jnp.where(present, ridge, 1.0)))
+    return laplacian + ones + jnp.diag(jnp.where(present, ridge, 1.0))
+
+
+def precision(
+    problem: PairwiseProblem, weight: Float[Array, " pairs"]
+) -> Float[Array, "unknowns unknowns"]:
+    """Return the matrix of Newton's equations, made definite as :func:`factor_precision` does."""
+    size, columns = problem.num_items, problem.columns
+    laplacian = weighted_laplacian(problem.item_a, problem.item_b, weight, size)
+    scores = _definite(laplacian, problem.present, problem.ridge)
+    if problem.covariates is None:
+        return scores
+    weighted = weight[:, None] * columns
+    border = onto_items(problem.item_a, problem.item_b, weighted.T, size)
+    return jnp.block([[scores, border.T], [border, columns.T @ weighted]])
 
 
 def solve_factored(
-    factor: Float64[Array, "items items"], right: Float64[Array, "items ..."]
-) -> Float64[Array, "items ..."]:
+    factor: Float[Array, "items items"], right: Float[Array, "items ..."]
+) -> Float[Array, "items ..."]:
     """Return the solution of factor factor^T x = right."""
     return jax.scipy.linalg.cho_solve((factor, True), right)
 
 
-def _gradient(
-    problem: PairwiseProblem, pull: Float64[Array, " pairs"], scores: Float64[Array, " items"]
-) -> Float64[Array, " items"]:
-    net = onto_items(problem.item_a, problem.item_b, pull, scores.shape[0])
-    return net - problem.ridge * scores
-
-
 def _evaluate(
-    problem: PairwiseProblem, link: Link, scores: Float64[Array, " items"]
-) -> tuple[Float64[Array, ""], Float64[Array, " pairs"], Float64[Array, " pairs"]]:
+    problem: PairwiseProblem, link: Link, scores: Float[Array, " unknowns"]
+) -> tuple[Float[Array, ""], Float[Array, " pairs"], Float[Array, " pairs"]]:
     """Return the penalised log-likelihood, and per pair its gradient and curvature."""
     terms = pair_terms(link, problem.margins(scores), problem.wins_a, problem.wins_b)
-    prior = problem.ridge / 2 * jnp.sum(scores**2)
+    prior = jnp.sum(problem.penalised(scores) * scores) / 2
     return jnp.sum(terms.log_likelihood) - prior, terms.gradient, terms.curvature
 
 
 def _smoothed(
     problem: PairwiseProblem, link: Link
-) -> tuple[Float64[Array, " pairs"], Float64[Array, " pairs"]]:
+) -> tuple[Float[Array, " pairs"], Float[Array, " pairs"]]:
     """Return the margin of each pair were half a win added to both sides, and its information."""
     real = problem.wins_a + problem.wins_b > 0
     total = problem.wins_a + problem.wins_b + 1.0
@@ -134,11 +182,11 @@ def _smoothed(
 def _step_length(
     problem: PairwiseProblem,
     link: Link,
-    scores: Float64[Array, " items"],
-    direction: Float64[Array, " items"],
-    here: Float64[Array, ""],
-    slope: Float64[Array, ""],
-) -> Float64[Array, ""]:
+    scores: Float[Array, " unknowns"],
+    direction: Float[Array, " unknowns"],
+    here: Float[Array, ""],
+    slope: Float[Array, ""],
+) -> Float[Array, ""]:
     """Return the first of 1, 1/2, 1/4, ... that climbs enough, or 0 when none does.
 
     A length is good when the objective rose by the usual fraction of the promise, or when the
@@ -147,10 +195,10 @@ def _step_length(
     """
     change = problem.margins(direction)
 
-    def good(length: Float64[Array, ""]) -> Bool[Array, ""]:
+    def good(length: Float[Array, ""]) -> Bool[Array, ""]:
         trial = scores + length * direction
         value, pull, _ = _evaluate(problem, link, trial)
-        later = jnp.sum(pull * change) - problem.ridge * jnp.sum(trial * direction)
+        later = jnp.sum(pull * change) - jnp.sum(problem.penalised(trial) * direction)
         return (value >= here + _SUFFICIENT * length * slope) | (later >= -0.1 * slope)
 
     least = 2.0**-_HALVINGS
@@ -167,27 +215,22 @@ def _direction(
     problem: PairwiseProblem,
     link: Link,
     state: _State,
-    gradient: Float64[Array, " items"],
-    curvature: Float64[Array, " pairs"],
-) -> Float64[Array, " items"]:
+    gradient: Float[Array, " unknowns"],
+    curvature: Float[Array, " pairs"],
+) -> Float[Array, " unknowns"]:
     """Return the way to the least-squares fit in the first step, and Newton's step afterwards."""
     first = state.steps == 0
     margin, weight = _smoothed(problem, link)
-    target = onto_items(problem.item_a, problem.item_b, weight * margin, gradient.shape[0])
+    target = problem.pull(weight * margin)
     ceiling = (problem.wins_a + problem.wins_b) * information_per_comparison(
         link, jnp.zeros_like(margin)
     )
-    factor = factor_precision(
-        problem.item_a,
-        problem.item_b,
-        jnp.where(first, weight, curvature + state.damping * ceiling),
-        problem.present,
-        problem.ridge,
-    )
+    curvature = jnp.where(first, weight, curvature + state.damping * ceiling)
+    factor = jnp.linalg.cholesky(precision(problem, curvature))
     return problem.centred(solve_factored(factor, jnp.where(first, target, gradient)))
 
 
-def _next_damping(damping: Float64[Array, ""], failed: Bool[Array, ""]) -> Float64[Array, ""]:
+def _next_damping(damping: Float[Array, ""], failed: Bool[Array, ""]) -> Float[Array, ""]:
     """Return more damping after a step that could not be taken, less or none after one that was."""
     more = jnp.maximum(damping * _DAMPING_FACTOR, _LEAST_DAMPING)
     less = jnp.where(damping > _LEAST_DAMPING, damping / _DAMPING_FACTOR, 0.0)
@@ -195,12 +238,12 @@ def _next_damping(damping: Float64[Array, ""], failed: Bool[Array, ""]) -> Float
 
 
 def _newton_step(
-    problem: PairwiseProblem, link: Link, tolerance: Float64[Array, ""], state: _State
+    problem: PairwiseProblem, link: Link, tolerance: Float[Array, ""], state: _State
 ) -> _State:
     """Take one step, or raise the damping where none can be taken."""
     scores = state.scores
     value, pull, curvature = _evaluate(problem, link, scores)
-    gradient = _gradient(problem, pull, scores)
+    gradient = problem.pull(pull) - problem.penalised(scores)
     direction = _direction(problem, link, state, gradient, curvature)
     size = jnp.max(jnp.abs(direction))
     direction = jnp.where(jnp.isfinite(size), direction, 0.0)
@@ -223,7 +266,7 @@ def _newton_step(
 def maximise_likelihood(
     problem: PairwiseProblem,
     link: Link,
-    tolerance: Float64[Array, ""],
+    tolerance: Float[Array, ""],
     max_steps: Int[Array, ""],
 ) -> NewtonResult:
     """Return the scores of highest penalised log-likelihood, with how the search ended.
@@ -249,11 +292,12 @@ def maximise_likelihood(
 
     Notes
     -----
-    Each step costs one Cholesky factorisation of an (items, items) matrix.
+    Each step costs one Cholesky factorisation of an (unknowns, unknowns) matrix.
     """
     zero = jnp.zeros((), jnp.int32)
-    origin = jnp.zeros(problem.present.shape, jnp.float64)
-    unknown, none = jnp.asarray(jnp.inf, jnp.float64), jnp.zeros((), jnp.float64)
+    dtype = problem.wins_a.dtype
+    origin = jnp.zeros(problem.num_items + problem.columns.shape[1], dtype)
+    unknown, none = jnp.asarray(jnp.inf, dtype), jnp.zeros((), dtype)
     first = _State(origin, none, unknown, zero, zero)
     last = lax.while_loop(
         lambda state: (state.outcome == RUNNING) & (state.steps < max_steps),
@@ -263,8 +307,8 @@ def maximise_likelihood(
     value, pull, _ = _evaluate(problem, link, last.scores)
     return NewtonResult(
         scores=last.scores,
-        log_likelihood=value + problem.ridge / 2 * jnp.sum(last.scores**2),
-        gradient_norm=jnp.max(jnp.abs(_gradient(problem, pull, last.scores))),
+        log_likelihood=value + jnp.sum(problem.penalised(last.scores) * last.scores) / 2,
+        gradient_norm=jnp.max(jnp.abs(problem.pull(pull) - problem.penalised(last.scores))),
         step_size=last.step_size,
         steps=last.steps,
         outcome=last.outcome,
