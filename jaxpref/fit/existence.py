@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from .._checks import DataError
 from ..data.comparisons import Comparisons, PairCounts
@@ -23,7 +23,7 @@ from ..data.graph import (
 )
 
 _ROUNDS = 64
-_SAMPLE = 8
+_SAMPLES = 8, 64
 
 
 class Connection(NamedTuple):
@@ -52,35 +52,59 @@ def connection(comparisons: Comparisons, pairs: PairCounts) -> Connection:
 
 
 def _strongly_connected(pairs: PairCounts, num_items: int) -> bool:
-    """Whether a few rounds of reaching out find it so; a sample of the pairs often suffices."""
-    tied = pairs.ties > 0
-    won, lost = (pairs.wins_a > 0) | tied, (pairs.wins_b > 0) | tied
-    stride = len(pairs.item_a) // (_SAMPLE * num_items)
-    for step in {max(stride, 1), 1}:
-        a, b, up, down = (c[::step] for c in (pairs.item_a, pairs.item_b, won, lost))
-        if _reaches_all(a[up], b[up], a[down], b[down], num_items) and _reaches_all(
-            b[up], a[up], b[down], a[down], num_items
-        ):
+    """Whether a few rounds of reaching out find it so."""
+    pairs = pairs._replace(
+        item_a=pairs.item_a.astype(np.int64), item_b=pairs.item_b.astype(np.int64)
+    )
+    around = _hub(pairs, num_items)
+    if around.all():
+        return True
+    reverse = pairs._replace(wins_a=pairs.wins_b, wins_b=pairs.wins_a)
+    return _reaches_all(pairs, around.copy()) and _reaches_all(reverse, around)
+
+
+def _hub(pairs: PairCounts, num_items: int) -> Bool[np.ndarray, " items"]:
+    """Return the item with the most opponents it both beat and lost to, and these opponents."""
+    mutual = np.flatnonzero((pairs.wins_a + pairs.ties) * (pairs.wins_b + pairs.ties))
+    a, b = pairs.item_a[mutual], pairs.item_b[mutual]
+    hub = int(np.argmax(np.bincount(a, minlength=num_items) + np.bincount(b, minlength=num_items)))
+    around = np.zeros(num_items, bool)
+    around[hub] = True
+    around[b[a == hub]] = True
+    around[a[b == hub]] = True
+    return around
+
+
+def _reaches_all(pairs: PairCounts, reached: Bool[np.ndarray, " items"]) -> bool:
+    """Whether all items are reached from those marked along wins, in a few rounds.
+
+    Samples of the pairs go first; they leave few items, whose pairs are then all looked at.
+    """
+    strides = [len(pairs.item_a) // (size * len(reached)) for size in _SAMPLES]
+    for step in [stride for stride in strides if stride > 1] + [1]:
+        a, b, wins_a, wins_b, ties = (column[::step] for column in pairs)
+        left = np.flatnonzero(~(reached[a] & reached[b]))
+        a, b, ties = a[left], b[left], ties[left]
+        _spread(reached, a, b, wins_a[left] + ties > 0, wins_b[left] + ties > 0)
+        if reached.all():
             return True
     return False
 
 
-def _reaches_all(
-    from_a: np.ndarray, to_b: np.ndarray, to_a: np.ndarray, from_b: np.ndarray, num_items: int
-) -> bool:
-    """Whether all items are reached from item 0 in a few rounds."""
-    reached = np.zeros(num_items, bool)
-    reached[0] = True
-    count = 1
+def _spread(
+    reached: np.ndarray, item_a: np.ndarray, item_b: np.ndarray, up: np.ndarray, down: np.ndarray
+) -> None:
+    """Mark what the marked items reach, in place."""
+    start, end = (
+        np.concatenate([item_a[up], item_b[down]]),
+        np.concatenate([item_b[up], item_a[down]]),
+    )
+    count = 0
     for _ in range(_ROUNDS):
-        reached[to_b[reached[from_a]]] = True
-        reached[to_a[reached[from_b]]] = True
+        reached[end[reached[start]]] = True
         before, count = count, int(np.count_nonzero(reached))
-        if count == num_items:
-            return True
         if count == before:
-            return False
-    return False
+            return
 
 
 def refuse_unbounded_ties(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
 
@@ -48,7 +48,8 @@ class LeaderboardRow(NamedTuple):
     comparisons: float
 
 
-class FitResult(eqx.Module):
+@dataclass(frozen=True, eq=False, repr=False)
+class FitResult:
     """Scores fitted to pairwise comparisons.
 
     Gauge: only differences of scores are determined by comparisons, so scores sum to zero. All
@@ -93,12 +94,12 @@ class FitResult(eqx.Module):
         Items of the data that are not in this fit, their component being fitted on its own.
     """
 
-    items: tuple[str, ...] = eqx.field(static=True)
+    items: tuple[str, ...]
     scores: Float64[np.ndarray, " items"]
     link: Link
     ridge: float
-    ties: str = eqx.field(static=True)
-    status: Status = eqx.field(static=True)
+    ties: str
+    status: Status
     gradient_norm: float
     step_size: float
     steps: int
@@ -106,10 +107,10 @@ class FitResult(eqx.Module):
     pairs: PairCounts
     components: Components
     islands: Components
-    effects: tuple[Effect, ...] = eqx.field(static=True, default=())
+    effects: tuple[Effect, ...] = ()
     effect_covariance: Float64[np.ndarray, "effects effects"] | None = None
     design: Design | None = None
-    unlinked: tuple[str, ...] = eqx.field(static=True, default=())
+    unlinked: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:
@@ -288,6 +289,9 @@ class FitResult(eqx.Module):
         [0.5, 0.5]
         """
         return np.sqrt(np.maximum(np.diagonal(self.covariance()), 0.0))
+
+    def __repr__(self) -> str:
+        return f"FitResult({self.num_items:,} items, {self.status} after {self.steps} steps)"
 
     def to_rows(self) -> list[LeaderboardRow]:
         """Return the leaderboard, best first.
