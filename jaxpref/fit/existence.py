@@ -8,7 +8,7 @@ decided, and ties are ties, by score differences all growing together: see
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -64,15 +64,24 @@ def _strongly_connected(pairs: PairCounts, num_items: int) -> bool:
 
 
 def _hub(pairs: PairCounts, num_items: int) -> Bool[np.ndarray, " items"]:
-    """Return the item with the most opponents it both beat and lost to, and these opponents."""
-    mutual = np.flatnonzero((pairs.wins_a + pairs.ties) * (pairs.wins_b + pairs.ties))
-    a, b = pairs.item_a[mutual], pairs.item_b[mutual]
-    hub = int(np.argmax(np.bincount(a, minlength=num_items) + np.bincount(b, minlength=num_items)))
+    """Return an item with many opponents that it both beat and lost to, and these opponents."""
+    step = max(1, len(pairs.item_a) // (_SAMPLES[0] * num_items))
+    mutual = _mutual(pairs, slice(None, None, step))
+    degree = np.bincount(pairs.item_a[::step][mutual], minlength=num_items)
+    hub = int(np.argmax(degree + np.bincount(pairs.item_b[::step][mutual], minlength=num_items)))
+    of_hub = np.flatnonzero((pairs.item_a == hub) | (pairs.item_b == hub))
+    of_hub = of_hub[_mutual(pairs, of_hub)]
     around = np.zeros(num_items, bool)
     around[hub] = True
-    around[b[a == hub]] = True
-    around[a[b == hub]] = True
+    around[pairs.item_a[of_hub]] = True
+    around[pairs.item_b[of_hub]] = True
     return around
+
+
+def _mutual(pairs: PairCounts, chosen: Any) -> Bool[np.ndarray, " chosen"]:
+    """Return which of the chosen pairs were won by either side, a tie counting for both."""
+    won, lost, tied = pairs.wins_a[chosen], pairs.wins_b[chosen], pairs.ties[chosen]
+    return (won + tied > 0) & (lost + tied > 0)
 
 
 def _reaches_all(pairs: PairCounts, reached: Bool[np.ndarray, " items"]) -> bool:

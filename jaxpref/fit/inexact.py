@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from .layout import Segments, Triangle, choose_layout
+from .layout import Layout, choose_layout
 
 _WIDEST = 60.0
 _MOST_STEPS = 25
@@ -79,9 +79,8 @@ def fit_fast(
     """
     total = wins_a + wins_b
     wins = np.bincount(item_a, wins_a, num_items) + np.bincount(item_b, wins_b, num_items)
-    played = np.bincount(item_a, total, num_items) + np.bincount(item_b, total, num_items)
     layout = choose_layout(item_a, item_b, total, num_items)
-    point = _look(layout, wins, _first_guess(wins, played, ridge), ridge)
+    point = _look(layout, wins, _first_guess(wins, layout.totals(), ridge), ridge)
     size = 1.0
     for step in range(min(max_steps, _MOST_STEPS)):
         if point.rounding > tolerance * max(1.0, float(np.abs(point.scores).max())):
@@ -127,7 +126,11 @@ def _first_guess(
     spread = float(min(odds.var() * np.pi / 8, 0.8))
     shrink = 1 / (1 + 4 * ridge / np.maximum(played, 1e-300))
     guess = odds / np.sqrt(1 - spread) * shrink
-    return guess - guess.mean()
+    return _centred(guess)
+
+
+def _centred(values: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
+    return values - np.add.reduce(values) / len(values)
 
 
 def _accuracy(size: float, tolerance: float) -> float:
@@ -141,7 +144,7 @@ def _accuracy(size: float, tolerance: float) -> float:
 
 
 def _look(
-    layout: Triangle | Segments,
+    layout: Layout,
     wins: Float64[np.ndarray, " items"],
     scores: Float64[np.ndarray, " items"],
     ridge: float,
@@ -160,7 +163,7 @@ def _look(
 
 
 def _advance(
-    layout: Triangle | Segments,
+    layout: Layout,
     wins: Float64[np.ndarray, " items"],
     point: _Point,
     direction: Float64[np.ndarray, " items"],
@@ -171,7 +174,7 @@ def _advance(
     length = 1.0
     while length > 1e-3:
         trial = point.scores + length * direction
-        trial -= trial.mean()
+        trial = _centred(trial)
         if np.ptp(trial) > _WIDEST:
             return None
         found = _look(layout, wins, trial, ridge)
@@ -183,12 +186,10 @@ def _advance(
     return None
 
 
-def _solve(
-    layout: Triangle | Segments, point: _Point, accuracy: float
-) -> Float64[np.ndarray, " items"] | None:
+def _solve(layout: Layout, point: _Point, accuracy: float) -> Float64[np.ndarray, " items"] | None:
     """Return the Newton step by preconditioned conjugate gradients, None if they are slow."""
     inverse = 1 / point.diagonal
-    residual = point.gradient - point.gradient.mean()
+    residual = _centred(point.gradient)
     solution = np.zeros_like(residual)
     scaled = inverse * residual
     direction, weight = scaled, float(residual @ scaled)
@@ -206,6 +207,6 @@ def _solve(
         scaled = inverse * residual
         before, weight = weight, float(residual @ scaled)
         if weight <= goal:
-            return solution - solution.mean()
+            return _centred(solution)
         direction = scaled + (weight / before) * direction
     return None

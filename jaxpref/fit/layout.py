@@ -1,8 +1,9 @@
 """Where the counts of a large problem lie in memory, and the two sums each layout can form.
 
 With strengths e_i = exp(s_i), the expected wins of item i are e_i sum_j n_ij / (e_i + e_j): one
-division a pair and no exponential. Both layouts hold n_ij once:
+division a pair and no exponential. Three layouts:
 
+* :class:`Square`, a symmetric matrix, for few items;
 * :class:`Triangle`, the upper half of an (items, items) matrix, where many of the pairs were
   compared: sums run along rows and columns;
 * :class:`Segments`, the sorted list of pairs, cut so that a piece stays in the processor's cache:
@@ -23,6 +24,7 @@ from jaxtyping import Float64, Int64
 _PIECE = 2**16
 _DENSE_SHARE = 0.3
 _DENSE_LIMIT = 3000
+_SQUARE_LIMIT = 160
 
 
 class Expected(NamedTuple):
@@ -42,8 +44,8 @@ def _expected(
     return Expected(wins, wins - strength * strength * squares)
 
 
-class Triangle:
-    """Counts above the diagonal of a matrix, item_a < item_b."""
+class Square:
+    """Counts as a symmetric matrix: for few items, where a call costs more than its arithmetic."""
 
     def __init__(
         self,
@@ -54,9 +56,48 @@ class Triangle:
     ) -> None:
         self._counts = np.zeros((num_items, num_items))
         self._counts[item_a, item_b] = total
-        self._links = np.zeros((num_items, num_items))
-        self._rows = max(8, _PIECE // (2 * num_items))
+        self._counts += self._counts.T
+        self._links = self._counts
         self._strength = np.ones(num_items)
+
+    def totals(self) -> Float64[np.ndarray, " items"]:
+        """Return the comparisons of every item."""
+        return self._counts.sum(axis=0)
+
+    def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
+        """Return expected wins at the strengths, and keep the information there."""
+        self._strength = strength
+        inverse = 1.0 / (strength[:, None] + strength)
+        share = self._counts * inverse
+        self._links = share * inverse
+        return _expected(strength, np.add.reduce(share, axis=0), np.add.reduce(self._links, axis=0))
+
+    def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
+        """Return sum_j n_ij p_ij p_ji vector_j for every i."""
+        return self._strength * (self._links @ (self._strength * vector))
+
+
+class Triangle:
+    """Counts above the diagonal of a matrix, item_a < item_b."""
+
+    def __init__(
+        self,
+        item_a: np.ndarray,
+        item_b: np.ndarray,
+        total: Float64[np.ndarray, " pairs"],
+        num_items: int,
+    ) -> None:
+        counts = np.zeros(num_items * num_items)
+        counts[item_a * np.int64(num_items) + item_b] = total
+        self._counts = counts.reshape(num_items, num_items)
+        self._links = np.zeros((num_items, num_items))
+        self._rows = max(8, min(_PIECE // (2 * num_items), -(-num_items // 3)))
+        self._scratch = np.empty((2, self._rows * num_items))
+        self._strength = np.ones(num_items)
+
+    def totals(self) -> Float64[np.ndarray, " items"]:
+        """Return the comparisons of every item."""
+        return self._counts.sum(axis=0) + self._counts.sum(axis=1)
 
     def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
         """Return expected wins at the strengths, and keep the information there."""
@@ -65,14 +106,17 @@ class Triangle:
         shares, squares = np.zeros(size), np.zeros(size)
         for start in range(0, size, self._rows):
             rows, later = slice(start, start + self._rows), slice(start, None)
-            inverse = np.add.outer(strength[rows], strength[later])
+            shape = min(self._rows, size - start), size - start
+            inverse, share = (room[: shape[0] * shape[1]].reshape(shape) for room in self._scratch)
+            np.add(strength[rows, None], strength[later], out=inverse)
             np.divide(1.0, inverse, out=inverse)
-            share = self._counts[rows, later] * inverse
+            np.multiply(self._counts[rows, later], inverse, out=share)
             shares[rows] += np.add.reduce(share, axis=1)
             shares[later] += np.add.reduce(share, axis=0)
-            link = np.multiply(share, inverse, out=self._links[rows, later])
-            squares[rows] += np.add.reduce(link, axis=1)
-            squares[later] += np.add.reduce(link, axis=0)
+            share *= inverse
+            squares[rows] += np.add.reduce(share, axis=1)
+            squares[later] += np.add.reduce(share, axis=0)
+            self._links[rows, later] = share
         return _expected(strength, shares, squares)
 
     def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
@@ -103,6 +147,13 @@ class Segments:
         a, b = item_a.astype(np.int64), item_b.astype(np.int64)
         self._pieces = [_piece(a, b, total, k) for k in range(0, len(a), _PIECE)]
         self._strength = np.ones(num_items)
+
+    def totals(self) -> Float64[np.ndarray, " items"]:
+        """Return the comparisons of every item."""
+        sums = np.zeros(len(self._strength))
+        for piece in self._pieces:
+            _add(sums, piece, piece.counts, piece.counts)
+        return sums
 
     def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
         """Return expected wins at the strengths, and keep the information there."""
@@ -153,12 +204,15 @@ def _add(
     sums += np.bincount(piece.item_b, to_b, len(sums))
 
 
+Layout = Square | Triangle | Segments
+
+
 def choose_layout(
     item_a: np.ndarray,
     item_b: np.ndarray,
     total: Float64[np.ndarray, " pairs"],
     num_items: int,
-) -> Triangle | Segments:
+) -> Layout:
     """Return the layout that is faster to sum over: a matrix where a third of it is in use.
 
     >>> import numpy as np
@@ -167,5 +221,7 @@ def choose_layout(
     array([3., 1.])
     """
     share = 2 * len(item_a) / num_items**2
-    dense = num_items <= _DENSE_LIMIT and (share > _DENSE_SHARE or num_items <= 64)
-    return (Triangle if dense else Segments)(item_a, item_b, total, num_items)
+    if num_items > _DENSE_LIMIT or (share < _DENSE_SHARE and num_items > 64):
+        return Segments(item_a, item_b, total, num_items)
+    dense = Square if num_items <= _SQUARE_LIMIT else Triangle
+    return dense(item_a, item_b, total, num_items)
