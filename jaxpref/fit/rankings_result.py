@@ -1,0 +1,290 @@
+"""What a fit to rankings returns: the same questions as a fit to comparisons answers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float64
+
+from .._checks import InputError, closest_names
+from ..data.graph import Components
+from ..data.rankings import Rankings, group_starts
+from ..links import Link, logistic
+from ._host import float64
+from .rankings_information import rankings_information
+from .rankings_newton import dense_hessian
+from .rankings_problems import Problem
+from .rankings_setup import prepare
+from .result import LeaderboardRow, Status
+
+
+class RankingFit(eqx.Module):
+    """Plackett-Luce scores fitted to rankings.
+
+    Gauge: only differences of scores are determined by rankings, so scores sum to zero. All arrays
+    are NumPy float64, whatever JAX's own default is. Attributes and methods that
+    :class:`jaxpref.fit.FitResult` has too mean the same.
+
+    Attributes
+    ----------
+    items : tuple of str
+        Names, in the order of every array here.
+    scores : (items,)
+        Scores in nats; sum zero.
+    ridge : float
+        Strength of the Gaussian prior, penalty ridge/2 times the sum of squared scores.
+    ties : str
+        What was done with ties.
+    tie_orders : tuple of int
+        Sizes of the groups of ties that have a parameter, from 2.
+    log_tie_parameters : (orders,)
+        log delta of each of those sizes, in nats: at 0 a tie of k items is as likely as the first
+        place of one item as strong as their geometric mean.
+    status : {"converged", "max_steps", "stalled"}
+        How the search ended. Anything but "converged" means that the scores are not the fit.
+    gradient_norm : float
+        Largest entry of the penalised gradient, in rankings (observed choices of an item minus
+        expected ones).
+    step_size : float
+        Largest change of a parameter in the last Newton step.
+    steps : int
+        Newton steps taken.
+    log_likelihood : float
+        Of the rankings at the scores, in nats, without the prior.
+    rankings : Rankings
+        What was fitted.
+    components, islands : Components
+        Strong and weak components of the graph "stood below"; more than one only with a ridge.
+    """
+
+    items: tuple[str, ...] = eqx.field(static=True)
+    scores: Float64[np.ndarray, " items"]
+    ridge: float
+    ties: str = eqx.field(static=True)
+    tie_orders: tuple[int, ...] = eqx.field(static=True)
+    log_tie_parameters: Float64[np.ndarray, " orders"]
+    status: Status = eqx.field(static=True)
+    gradient_norm: float
+    step_size: float
+    steps: int
+    log_likelihood: float
+    rankings: Rankings
+    components: Components
+    islands: Components
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    @property
+    def link(self) -> Link:
+        """The link of two items ranked alone: logistic (Plackett-Luce has no other)."""
+        return logistic
+
+    def index(self, item: str) -> int:
+        """Return the position of an item, or raise with the closest names."""
+        try:
+            return self.items.index(item)
+        except ValueError:
+            hint = closest_names(str(item), self.items)
+            raise InputError(
+                f"item: expected one of the {self.num_items} fitted items; got {item!r}{hint}"
+            ) from None
+
+    def margin(self, item_a: str, item_b: str) -> float:
+        """Return s_a - s_b, in nats.
+
+        Raises
+        ------
+        InputError
+            For a name that was not fitted; the message has the closest ones.
+        """
+        return float(self.scores[self.index(item_a)] - self.scores[self.index(item_b)])
+
+    def probability(self, item_a: str, item_b: str) -> float:
+        """Return the probability that `item_a` is ranked above `item_b`, the two alone.
+
+        With tie parameters the rest up to 1 is shared by the opposite and
+        :meth:`tie_probability`.
+
+        Raises
+        ------
+        InputError
+            For a name that was not fitted; the message has the closest ones.
+
+        >>> from jaxpref.data import Rankings
+        >>> from jaxpref.fit import fit_rankings
+        >>> fit = fit_rankings(Rankings.from_lists([["x", "y"]] * 3 + [["y", "x"]]))
+        >>> round(fit.probability("x", "y"), 12)
+        0.75
+        """
+        margin = self.margin(item_a, item_b)
+        return 1.0 / (1.0 + math.exp(min(-margin, 700.0)) + self._tie_weight(margin))
+
+    def tie_probability(self, item_a: str, item_b: str) -> float:
+        """Return the probability that the two, ranked alone, tie; 0 without a parameter for it.
+
+        >>> from jaxpref.data import Rankings
+        >>> from jaxpref.fit import fit_rankings
+        >>> votes = Rankings.from_lists([["x", "y"], ["y", "x"], [["x", "y"]]])
+        >>> round(fit_rankings(votes, ties="davidson_luce").tie_probability("x", "y"), 12)
+        0.333333333333
+        """
+        margin = self.margin(item_a, item_b)
+        return self._tie_weight(margin) * self.probability(item_a, item_b)
+
+    def _tie_weight(self, margin: float) -> float:
+        """Return how much likelier a tie is than the first item standing first."""
+        if 2 not in self.tie_orders:
+            return 0.0
+        log_delta = float(self.log_tie_parameters[self.tie_orders.index(2)])
+        return math.exp(min(log_delta - margin / 2, 700.0))
+
+    def rank(self) -> tuple[str, ...]:
+        """Return the names, highest score first; equal scores in the order of `items`."""
+        return tuple(self.items[k] for k in self._order())
+
+    def _order(self) -> np.ndarray:
+        return np.argsort(-self.scores, kind="stable")
+
+    @property
+    def fisher_information(self) -> Float64[np.ndarray, "items items"]:
+        """Information of the rankings about the scores, without the prior, nats^-2.
+
+        Given the choice sets that were reached, where observed and expected information agree.
+        Tie parameters, where there are any, count as unknown too (their Schur complement is
+        taken). Its rows sum to zero. Computed when asked for.
+        """
+        if not self.tie_orders:
+            return rankings_information(self.rankings, self.scores)
+        full = self._full_information()
+        size = self.num_items
+        cross = full[:size, size:]
+        return full[:size, :size] - cross @ np.linalg.solve(full[size:, size:], cross.T)
+
+    def _full_information(self) -> np.ndarray:
+        """Return the information about scores and log tie parameters together."""
+        with float64():
+            ready = prepare(self.rankings, self.rankings.weight, tied=True)
+            padded = np.zeros(ready.start.size)
+            padded[: self.num_items] = self.scores
+            padded[padded.size - len(self.tie_orders) :] = self.log_tie_parameters
+            matrix = np.asarray(_tied_information(ready.problem, jnp.asarray(padded)))
+        keep = np.r_[0 : self.num_items, padded.size - len(self.tie_orders) : padded.size]
+        return matrix[np.ix_(keep, keep)]
+
+    def covariance(self) -> Float64[np.ndarray, "items items"]:
+        """Return the covariance of the scores in the gauge where they sum to zero, nats^2.
+
+        The pseudo-inverse of the information; with a ridge, of the information plus the prior's,
+        restricted to score differences. Rows sum to zero. Variances of margins are gauge-free:
+        V_aa + V_bb - 2 V_ab.
+
+        >>> from jaxpref.data import Rankings
+        >>> from jaxpref.fit import fit_rankings
+        >>> fit = fit_rankings(Rankings.from_lists([["x", "y"], ["y", "x"]] * 2))
+        >>> fit.covariance().round(12).tolist()
+        [[0.25, -0.25], [-0.25, 0.25]]
+        """
+        return gauge_inverse(self.fisher_information, self.ridge)
+
+    def standard_errors(self) -> Float64[np.ndarray, " items"]:
+        """Return the standard errors of the scores, in the gauge where they sum to zero, nats."""
+        return np.sqrt(np.maximum(np.diagonal(self.covariance()), 0.0))
+
+    def tie_standard_errors(self) -> Float64[np.ndarray, " orders"]:
+        """Return the standard errors of the log tie parameters, nats; empty without any."""
+        if not self.tie_orders:
+            return np.zeros(0)
+        full, size = self._full_information(), self.num_items
+        inverse = gauge_inverse(full[:size, :size], self.ridge)
+        cross = full[:size, size:]
+        schur = full[size:, size:] - cross.T @ inverse @ cross
+        return np.sqrt(np.diagonal(np.linalg.inv(schur)))
+
+    def to_rows(self) -> list[LeaderboardRow]:
+        """Return the leaderboard, best first; wins count the items ranked below, half for ties.
+
+        >>> from jaxpref.data import Rankings
+        >>> from jaxpref.fit import fit_rankings
+        >>> fit = fit_rankings(Rankings.from_lists([["x", "y"], ["y", "x"]] * 2))
+        >>> fit.to_rows()[0].comparisons
+        4.0
+        """
+        wins, played = _pairs_won(self.rankings)
+        errors = self.standard_errors()
+        columns = (self.scores, errors, wins, played)
+        return [
+            LeaderboardRow(place + 1, self.items[k], *(float(column[k]) for column in columns))
+            for place, k in enumerate(self._order())
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fit as plain numbers, strings and lists, ready for JSON."""
+        return {
+            "model": {
+                "name": "plackett_luce",
+                "link": self.link.name,
+                "ridge": self.ridge,
+                "ties": self.ties,
+                "unlisted": self.rankings.unlisted,
+                "tie_parameters": {
+                    str(order): math.exp(float(value))
+                    for order, value in zip(self.tie_orders, self.log_tie_parameters, strict=True)
+                },
+            },
+            "gauge": "scores sum to zero",
+            "status": self.status,
+            "gradient_norm": self.gradient_norm,
+            "step_size": self.step_size,
+            "steps": self.steps,
+            "log_likelihood": self.log_likelihood,
+            "num_items": self.num_items,
+            "num_rankings": self.rankings.num_rankings,
+            "num_components": self.components.count,
+            "num_islands": self.islands.count,
+            "leaderboard": [row._asdict() for row in self.to_rows()],
+        }
+
+
+@eqx.filter_jit
+def _tied_information(problem: Problem, parameters: jax.Array) -> jax.Array:
+    return dense_hessian(problem, problem.evaluate(parameters))
+
+
+def gauge_inverse(
+    information: Float64[np.ndarray, "items items"], ridge: float
+) -> Float64[np.ndarray, "items items"]:
+    """Return the inverse of information plus ridge on vectors that sum to zero.
+
+    A multiple of the all-ones matrix fills the direction that the gauge leaves out, and centring
+    takes it out again.
+    """
+    size = information.shape[0]
+    shift = float(np.min(np.diagonal(information))) + ridge
+    inverse = np.linalg.inv(information + ridge * np.eye(size) + shift / size)
+    centred = inverse - inverse.mean(axis=0, keepdims=True)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    return (centred + centred.T) / 2
+
+
+def _pairs_won(rankings: Rankings) -> tuple[np.ndarray, np.ndarray]:
+    """Return per item the weight of pairs won, ties as half, and of all pairs it stood in."""
+    item, rank, start, listed = rankings.entries()
+    lengths = np.diff(start)
+    first = group_starts(rank, start)
+    size = np.diff(first, append=item.size)
+    place = np.repeat(first, size) - np.repeat(start[:-1], lengths)
+    tied = np.repeat(size, size) - 1
+    unlisted = np.arange(item.size) - np.repeat(start[:-1], lengths) >= np.repeat(listed, lengths)
+    tied = np.where(unlisted, 0, tied)
+    below = np.where(unlisted, 0, np.repeat(lengths, lengths) - place - tied - 1)
+    each = np.repeat(rankings.weight, lengths)
+    wins = np.bincount(item, each * (below + tied / 2), rankings.num_items)
+    return wins, np.bincount(item, each * (below + tied + place), rankings.num_items)
