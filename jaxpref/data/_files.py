@@ -189,7 +189,9 @@ def separated_source(text: TextFile) -> Source:
     frame = pl.scan_csv(
         text.path, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
     )
-    return Source(str(text.path), frame, _locator(_record_lines(text)), blank_lines=True)
+    return Source(
+        str(text.path), frame, _locator(_record_lines(text)), blank_lines=True, portions="batches"
+    )
 
 
 def _refuse_repeated(text: TextFile, needed: list[str]) -> None:
@@ -217,7 +219,7 @@ def _read_parquet(file: Path, options: ColumnOptions) -> Comparisons:
     """Read Parquet, its columns of any type."""
     frame = scan_parquet(file)
     columns = resolve_columns(frame.collect_schema().names(), options, str(file))
-    return reduce_rows(Source(str(file), frame, name_row), columns)
+    return reduce_rows(Source(str(file), frame, name_row, portions="slices"), columns)
 
 
 def scan_parquet(file: Path) -> pl.LazyFrame:

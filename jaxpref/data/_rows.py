@@ -1,4 +1,4 @@
-"""From rows to cells: one streaming group-by, then checks on the few groups that are left.
+"""From rows to cells: a group-by in portions, then checks on the few groups that are left.
 
 Rows that agree in both items, the outcome and the rater become one group that remembers its first
 row. A problem such as a missing name or an unknown label is common to the whole group, so it is
@@ -7,9 +7,9 @@ looked for there, and still reported with its row. Memory follows the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,8 @@ from jaxpref.data.comparisons import Comparisons
 # Names of the columns of the grouped table; "row" counts from 0.
 A, B, SAID, RATER, WEIGHT, ROW = "a", "b", "said", "rater", "weight", "row"
 KEYS = [A, B, SAID, RATER]
+# Rows in memory at a time.
+PORTION = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,34 @@ class Source:
         Turns the index of a row, from 0, into words such as "row 3 (line 4 of the file)".
     blank_lines : bool
         Whether the rows may hold blank lines of a text file, which say nothing.
+    portions : {"whole", "slices", "batches"}
+        How to read so that memory does not follow the rows: at once for what lies in memory
+        already, slice by slice where any slice can be had cheaply, or in batches as they come.
     """
 
     label: str
     frame: pl.LazyFrame
     locate: Callable[[int], str]
     blank_lines: bool = False
+    portions: Literal["whole", "slices", "batches"] = "whole"
+
+    def parts(self, needed: list[str]) -> Iterator[tuple[int, pl.LazyFrame]]:
+        """Yield the columns needed in portions of rows, each with the number of rows before it."""
+        frame = self.frame.select(needed)
+        batches = getattr(frame, "collect_batches", None)  # polars before 1.34 has none
+        if self.portions == "batches" and batches is not None:
+            row = 0
+            for batch in batches(chunk_size=PORTION, maintain_order=True):
+                yield row, batch.lazy()
+                row += batch.height
+            if row == 0:
+                yield 0, frame
+        elif self.portions == "slices":
+            rows = frame.select(pl.len()).collect().item()
+            for row in range(0, max(rows, 1), PORTION):
+                yield row, frame.slice(row, PORTION)
+        else:
+            yield 0, frame
 
     def place(self, row: int) -> str:
         """Name a row, with the table it stands in."""
@@ -54,7 +78,7 @@ def reduce_rows(
     source: Source, columns: Columns, items: tuple[str, ...] | None = None
 ) -> Comparisons:
     """Reduce the rows of a table to cells, or raise DataError for the first row in the way."""
-    groups = _skip_blank_lines(source, columns, _group(source.frame, columns))
+    groups = _skip_blank_lines(source, columns, _group(source, columns))
     if groups.height == 0:
         raise DataError(f"{source.label}: expected at least one comparison; it has no rows of data")
     groups = _read_outcomes(_as_text(groups), columns)
@@ -105,9 +129,23 @@ def _names(argument: str, values: Any) -> pl.Series:
     return pl.Series(argument, [v if isinstance(v, str) else None for v in listed], pl.String)
 
 
-def _group(frame: pl.LazyFrame, columns: Columns) -> pl.DataFrame:
-    """Group the rows, in one pass."""
-    schema = frame.collect_schema()
+def _group(source: Source, columns: Columns) -> pl.DataFrame:
+    """Group the rows, portion by portion, in one pass."""
+    schema = source.frame.collect_schema()
+    grouped: pl.DataFrame | None = None
+    for row, part in source.parts(columns.needed()):
+        more = _group_part(part, columns, schema, row)
+        if grouped is not None:
+            more = _merge_groups(pl.concat([grouped, more.select(grouped.columns)]))
+        grouped = more
+    assert grouped is not None  # there is at least one portion, be it empty
+    return grouped
+
+
+def _group_part(
+    frame: pl.LazyFrame, columns: Columns, schema: Mapping[str, Any], row: int
+) -> pl.DataFrame:
+    """Group a portion of the rows, `row` the number of those before it."""
     keys = [_key(columns.item_a, schema).alias(A), _key(columns.item_b, schema).alias(B)]
     if columns.winner is not None:
         keys.append(_key(columns.winner, schema).alias(SAID))
@@ -117,18 +155,34 @@ def _group(frame: pl.LazyFrame, columns: Columns) -> pl.DataFrame:
         keys.append(_key(columns.rater, schema).alias(RATER))
     weight = pl.lit(1.0) if columns.weight is None else _number(columns.weight, schema)
     bad = ~(weight.is_finite() & (weight >= 0)).fill_null(False)
-    chosen = frame.select(columns.needed()).with_row_index(ROW).select(
-        *keys, pl.col(ROW), weight.alias(WEIGHT), bad.alias("bad")
+    number = (pl.col(ROW).cast(pl.Int64) + row).alias(ROW)
+    chosen = frame.with_row_index(ROW).select(
+        *keys, number, weight.alias(WEIGHT), bad.alias("bad_rows"),
+        pl.when(bad).then(number).alias("bad_row"),
     )  # fmt: skip
     weight_sum = pl.len().cast(pl.Float64) if columns.weight is None else pl.col(WEIGHT).sum()
-    grouped = chosen.group_by([key.meta.output_name() for key in keys]).agg(
+    names = [key.meta.output_name() for key in keys]
+    grouped = chosen.group_by(names).agg(
         weight_sum.alias(WEIGHT),
-        pl.len().alias("rows"),
+        pl.len().cast(pl.Int64).alias("rows"),
         pl.col(ROW).min(),
-        pl.col("bad").sum().alias("bad_rows"),
-        pl.col(ROW).filter(pl.col("bad")).min().alias("bad_row"),
+        pl.col("bad_rows").sum().cast(pl.Int64),
+        pl.col("bad_row").min(),
     )
-    return grouped.collect(engine="streaming")
+    text = [pl.col(name).cast(pl.String) for name in names if _is_text(grouped, name)]
+    return grouped.with_columns(text).collect(engine="streaming")
+
+
+def _is_text(frame: pl.LazyFrame, name: str) -> bool:
+    return frame.collect_schema()[name] in (pl.Categorical, pl.Enum)
+
+
+def _merge_groups(groups: pl.DataFrame) -> pl.DataFrame:
+    """Add up groups of the same keys from different portions."""
+    keys = [name for name in KEYS if name in groups.columns]
+    return groups.group_by(keys).agg(
+        pl.col(WEIGHT, "rows", "bad_rows").sum(), pl.col(ROW, "bad_row").min()
+    )
 
 
 def _key(name: str, schema: Mapping[str, Any]) -> pl.Expr:

@@ -226,8 +226,10 @@ class Rankings:
         >>> Rankings.from_lists([["x", ["y", "z"]], [["x", "y", "z"]]]).tie_sizes()
         array([2, 3])
         """
-        sizes = np.diff(group_starts(self.rank, self.start), append=self.rank.size)
+        if not (rank_count(self) < self.lengths).any():
+            return np.zeros(0, np.int64)
         first = group_starts(self.rank, self.start)
+        sizes = np.diff(first, append=self.rank.size)
         counted = np.repeat(self.weight > 0, self.lengths)[first]
         return np.unique(sizes[counted & (sizes > 1)])
 
@@ -343,6 +345,23 @@ class Rankings:
         low, high = np.divmod(pairs, max(size, 1))
         return Comparisons(self.items, low, high, table[0], table[1], table[2])
 
+    def thinned(self, count: int) -> Rankings:
+        """Return about `count` of the rankings, evenly spread, or all where there are no more.
+
+        >>> Rankings.from_lists([["x", "y"], ["y", "x"]] * 50).thinned(10).num_rankings
+        10
+        """
+        stride = max(self.num_rankings // max(count, 1), 1)
+        if stride == 1:
+            return self
+        kept = np.arange(0, self.num_rankings, stride)[:count]
+        lengths = self.lengths[kept]
+        start = np.concatenate([[0], np.cumsum(lengths)])
+        entry = np.arange(start[-1]) + np.repeat(self.start[kept] - start[:-1], lengths)
+        rater, raters = _arrays.used_raters(self.rater, self.raters, kept)
+        columns = self.item[entry], self.rank[entry], start
+        return Rankings(self.items, *columns, self.weight[kept], self.unlisted, rater, raters)
+
     def select(self, names: str | Iterable[str]) -> Rankings:
         """Keep only some items in every ranking; rankings of fewer than two are left out.
 
@@ -443,6 +462,9 @@ def group_starts(rank: np.ndarray, start: np.ndarray) -> np.ndarray:
 def _steps(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of each pair of entries, one in a group and one in the next."""
     first = group_starts(entries.rank, entries.start)
+    if first.size == entries.rank.size:
+        below = np.flatnonzero(entries.rank > 1)
+        return below - 1, below
     size = np.diff(first, append=entries.rank.size)
     follows = np.flatnonzero(entries.rank[first] > 1)  # groups with one above them
     before = follows - 1
@@ -476,6 +498,8 @@ def _in_order(
     inner = np.ones(rank.size, bool)
     inner[start[:-1][start[:-1] < rank.size]] = False
     step = np.diff(rank, prepend=rank[0])
+    if ((step == 1) | ~inner).all() and (rank[~inner] == 1).all():
+        return item.copy(), rank.astype(np.int32)
     if (step[inner] < 0).any():
         owner = np.repeat(np.arange(start.size - 1), np.diff(start))
         order = np.lexsort((rank, owner))
@@ -524,8 +548,7 @@ def _refuse_repeated(rankings: Rankings) -> None:
     """Raise for the first ranking that lists an item twice."""
     lengths = rankings.lengths
     if lengths.size and (lengths == lengths[0]).all():
-        table = np.sort(rankings.item.reshape(-1, lengths[0]), axis=1)
-        twice = (table[:, 1:] == table[:, :-1]).any(axis=1)
+        twice = _row_repeats(rankings.item.reshape(-1, lengths[0]))
     else:
         owner = np.repeat(np.arange(lengths.size), lengths)
         key = np.sort(owner * rankings.num_items + rankings.item)
@@ -538,6 +561,19 @@ def _refuse_repeated(rankings: Rankings) -> None:
         name = rankings.items[listed[times > 1][0]]
         place = f"ranking {bad[0] + 1:,}{_also(bad.size)}"
         raise DataError(f"{place}: expected each item once; {name!r} is listed twice")
+
+
+def _row_repeats(table: np.ndarray) -> np.ndarray:
+    """Whether each row holds a value twice: by comparing columns where they are few."""
+    count, width = table.shape
+    if width > 16:
+        table = np.sort(table, axis=1)
+        return (table[:, 1:] == table[:, :-1]).any(axis=1)
+    columns = np.ascontiguousarray(table.T)
+    twice = np.zeros(count, bool)
+    for place in range(1, width):
+        twice |= (columns[place:] == columns[:-place]).any(axis=0)
+    return twice
 
 
 def _code_raters(
