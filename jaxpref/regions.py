@@ -219,12 +219,13 @@ def _logistic_area(level: Float[Array, "..."], wrt: str) -> Float[Array, "..."] 
 
 
 @jax.custom_jvp
-def bradley_terry_area(level: Float[Array, "..."]) -> Float[Array, "..."]:
+def bradley_terry_area(level: ArrayLike) -> Float[Array, "..."]:
     """Return Proposition 1's area for every M > 0, without cancellation.
 
     >>> print(float(bradley_terry_area(jnp.asarray(1.0))) * 2)  # log 2
     0.693147...
     """
+    level = nx.as_float(level)
     far = level > 2.5
     near = jnp.where(far, 1.0, level)
     root = jnp.sqrt(near)
@@ -244,7 +245,7 @@ def _area_series(u: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @bradley_terry_area.defjvp
 def _bradley_terry_area_jvp(primals: Any, tangents: Any) -> Any:
-    (level,), (change,) = primals, tangents
+    (level,), (change,) = map(jnp.asarray, primals), tangents
     return bradley_terry_area(level), _bradley_terry_area_slope(level) * change
 
 

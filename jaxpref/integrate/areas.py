@@ -6,6 +6,8 @@ symmetric link with one peak, a lattice for the rest.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +23,21 @@ from .._checks import (
     is_concrete,
 )
 from ..links import Link, logistic
+from ..links.closed_form import Cauchit, Laplace, Logistic, Probit
+from ..links.quadrature import StudentT
 from ..regions import PAIR_REGIONS, check_alpha_beta, closed_form_area
 from ..sensitivity import plackett_luce_log_sensitivity_in_plane
 from .estimate import AreaEstimate
 from .quadrature import quadrature_area
-from .sampling import Counted, Progress, count_batches, count_random, lattice_area, monte_carlo_area
+from .sampling import (
+    Counted,
+    Progress,
+    batch_size,
+    count_batches,
+    count_random,
+    lattice_area,
+    monte_carlo_area,
+)
 
 METHODS = ("auto", "closed_form", "quadrature", "lattice", "monte_carlo")
 
@@ -165,6 +177,8 @@ def has_one_peak(link: Link) -> bool:
     """
     if not link.symmetric:
         return False
+    if isinstance(link, (Logistic, Probit, Cauchit, Laplace, StudentT)):
+        return True
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         margins = jnp.asarray(10.0 ** np.linspace(-3, 6, 400), jnp.float64)
         values = np.asarray(link.log_density(margins))
@@ -254,9 +268,9 @@ def plackett_luce_monte_carlo_area(
     levels = nx.as_float(threshold)
     flat = jnp.log(levels.reshape(-1))
     coordinates = jnp.asarray([alpha, beta], flat.dtype)
-    block = jax.jit(_triangle_block, static_argnames="side")
+    side, batch = int(wrt == "vu"), batch_size(samples)
     counted = count_random(
-        lambda key, count: block(coordinates, flat, key, count, side=int(wrt == "vu")),
+        lambda key, count: _triangle_block(coordinates, flat, key, count, side, batch),
         flat.shape[0],
         samples,
         jax.random.key(0) if key is None else key,
@@ -266,16 +280,22 @@ def plackett_luce_monte_carlo_area(
     return AreaEstimate(area, error, "monte_carlo", "sampled")
 
 
+@partial(jax.jit, static_argnames=("side", "batch"))
 def _triangle_block(
-    coordinates: Float[Array, "2"], levels: Float[Array, " m"], key: Array, count: Array, side: int
+    coordinates: Float[Array, "2"],
+    levels: Float[Array, " m"],
+    key: Array,
+    count: Array,
+    side: int,
+    batch: int,
 ) -> Array:
     def inside(key: Array) -> Array:
         tiny = float(jnp.finfo(levels.dtype).tiny)
-        a, b = jax.random.uniform(key, (2, 1 << 14), levels.dtype, minval=tiny)
+        a, b = jax.random.uniform(key, (2, batch), levels.dtype, minval=tiny)
         # Fold the square onto the triangle: each of its points stands for two of the square's.
         folded = a + b > 1
         a, b = jnp.where(folded, 1 - a, a), jnp.where(folded, 1 - b, b)
         both = plackett_luce_log_sensitivity_in_plane(jnp.log(a), jnp.log(b), *coordinates)
         return both[side] > levels[:, None]
 
-    return count_batches(inside, levels.shape, key, count)
+    return count_batches(inside, levels.shape, key, count, batch)

@@ -26,7 +26,7 @@ from ..regions import combined_log_sensitivity
 
 Progress = Callable[[int, int], None]
 
-_BATCH = 1 << 14  # points evaluated at once: small enough for the cache
+_BATCH = 1 << 14  # points evaluated at once, fewer for a small job: they stay in the cache
 _BATCHES_CPU = 1 << 8  # batches in one compiled call: 4.2 million points, one after the other
 _BATCHES_GPU = 1 << 14  # 268 million points, all in one reduction
 _GOLDEN = 0.6180339887498949
@@ -75,12 +75,13 @@ def lattice_area(
     size = -(-points // shifts)
     offsets = np.asarray(jax.random.bits(key, (shifts, 2), "uint32"))
     batches = _BATCHES_CPU if jax.default_backend() == "cpu" else _BATCHES_GPU
-    whole = _BATCH * batches
+    batch = batch_size(size)
+    whole = batch * batches
     tasks = [(shift, start) for shift in range(shifts) for start in range(0, size, whole)]
 
     def count(task: tuple[int, int]) -> tuple[int, int, np.ndarray]:
         shift, start = task
-        lattice = _Lattice.at(start, size, offsets[shift], batches)
+        lattice = _Lattice.at(start, size, offsets[shift], batch, batches)
         live = min(whole, size - start)
         hits = _count_block(link, thresholds, wrt, lattice, jnp.int32(live))
         return shift, live, np.asarray(hits, np.float64)
@@ -95,6 +96,11 @@ def lattice_area(
     spread = means.std(axis=0, ddof=1) / np.sqrt(shifts)
     # A count that no shift resolves is still uncertain by about one point.
     return Counted(means.mean(axis=0), np.maximum(spread, 0.5 / (size * shifts)), size * shifts)
+
+
+def batch_size(points: int) -> int:
+    """Return the points to evaluate at once: a power of two, no more than the job needs."""
+    return min(_BATCH, 1 << max(0, points - 1).bit_length())
 
 
 def _in_parallel(function: Callable[[Any], Any], tasks: list[Any]) -> Iterator[Any]:
@@ -120,13 +126,13 @@ class _Lattice(NamedTuple):
     lanes: UInt[Array, "2 lanes"]
 
     @staticmethod
-    def at(start: int, size: int, offset: np.ndarray, batches: int) -> _Lattice:
+    def at(start: int, size: int, offset: np.ndarray, batch: int, batches: int) -> _Lattice:
         steps = np.array([2**64 // size, int(_GOLDEN * 2**64)], np.uint64)[:, None]
         with np.errstate(over="ignore"):  # modulo 2^64 is what is wanted
             first = (offset.astype(np.uint64) << np.uint64(32))[:, None]
             origin = first + np.uint64(start) * steps
-            firsts = origin + np.arange(batches, dtype=np.uint64) * np.uint64(_BATCH) * steps
-            lanes = np.arange(_BATCH, dtype=np.uint64) * steps
+            firsts = origin + np.arange(batches, dtype=np.uint64) * np.uint64(batch) * steps
+            lanes = np.arange(batch, dtype=np.uint64) * steps
         words = [(a >> np.uint64(32)).astype(np.uint32) for a in (firsts, lanes)]
         return _Lattice(*map(jnp.asarray, words))
 
@@ -199,19 +205,20 @@ def _count_block(
     reduction, nothing stored) where it is meant for a GPU.
     """
     inside = _membership(link, wrt, thresholds)
-    order = jnp.arange(_BATCH, dtype=jnp.int32)
+    lanes = lattice.lanes.shape[1]
+    order = jnp.arange(lanes, dtype=jnp.int32)
 
     def batch(b: Any) -> Int[Array, " m"]:
         words = lattice.batches[:, b, None] + lattice.lanes
         hits = inside(*[_unit_pair(word, thresholds.dtype) for word in words])
-        live = order < count - b * _BATCH
+        live = order < count - b * lanes
         return jnp.sum(hits & live, axis=-1, dtype=jnp.int32)
 
     size = lattice.batches.shape[1]
     if size > _BATCHES_CPU:
         return jnp.sum(jax.vmap(batch)(jnp.arange(size, dtype=jnp.int32)), axis=0, dtype=jnp.int32)
     zero = jnp.zeros(thresholds.shape, jnp.int32)
-    used = (count + _BATCH - 1) // _BATCH
+    used = (count + lanes - 1) // lanes
     return jax.lax.fori_loop(0, used, lambda b, counts: counts + batch(b), zero)
 
 
@@ -242,7 +249,7 @@ def monte_carlo_area(
     """
 
     def block(key: Array, count: Int[Array, ""]) -> Int[Array, " m"]:
-        return _count_draws(link, thresholds, wrt, key, count)
+        return _count_draws(link, thresholds, wrt, key, count, batch_size(points))
 
     return count_random(block, thresholds.shape[0], points, key, progress)
 
@@ -256,7 +263,7 @@ def count_random(
 ) -> Counted:
     """Add up the hits of blocks of random points; one standard error of the share."""
     total = np.zeros(size)
-    whole = _BATCH * _BATCHES_CPU
+    whole = batch_size(points) * _BATCHES_CPU
     for index, start in enumerate(range(0, points, whole)):
         count = min(whole, points - start)
         total += np.asarray(block(jax.random.fold_in(key, index), jnp.int32(count)), np.float64)
@@ -268,17 +275,22 @@ def count_random(
 
 @eqx.filter_jit
 def _count_draws(
-    link: Link, thresholds: Float[Array, " m"], wrt: str, key: Array, count: Int[Array, ""]
+    link: Link,
+    thresholds: Float[Array, " m"],
+    wrt: str,
+    key: Array,
+    count: Int[Array, ""],
+    batch: int,
 ) -> Int[Array, " m"]:
     levels = jnp.log(thresholds)[:, None]
 
     def inside(key: Array) -> Bool[Array, "m n"]:
         first, second = jax.random.split(key)
-        x = link.sample(first, (_BATCH,), thresholds.dtype)
-        y = link.sample(second, (_BATCH,), thresholds.dtype)
+        x = link.sample(first, (batch,), thresholds.dtype)
+        y = link.sample(second, (batch,), thresholds.dtype)
         return _margins_inside(link, x, y, wrt, levels)
 
-    return count_batches(inside, thresholds.shape, key, count)
+    return count_batches(inside, thresholds.shape, key, count, batch)
 
 
 def count_batches(
@@ -286,13 +298,14 @@ def count_batches(
     shape: tuple[int, ...],
     key: Array,
     count: Int[Array, ""],
+    batch: int,
 ) -> Int[Array, " m"]:
     """Count the hits among `count` random points, a batch with its own key at a time."""
-    order = jnp.arange(_BATCH, dtype=jnp.int32)
+    order = jnp.arange(batch, dtype=jnp.int32)
 
-    def batch(b: Any, counts: Int[Array, " m"]) -> Int[Array, " m"]:
-        live = order < count - b * _BATCH
+    def add(b: Any, counts: Int[Array, " m"]) -> Int[Array, " m"]:
+        live = order < count - b * batch
         return counts + jnp.sum(inside(jax.random.fold_in(key, b)) & live, -1, dtype=jnp.int32)
 
-    batches = (count + _BATCH - 1) // _BATCH
-    return jax.lax.fori_loop(0, batches, batch, jnp.zeros(shape, jnp.int32))
+    batches = (count + batch - 1) // batch
+    return jax.lax.fori_loop(0, batches, add, jnp.zeros(shape, jnp.int32))

@@ -82,9 +82,10 @@ def ends_by_search(
         return (low + high) / 2
 
     near = refine(jnp.where(first > 0, grid[first - 1], 0.0), grid[first], True)
-    far = jnp.where(again > 0, refine(grid[again - 1], grid[again], False), jnp.inf)
+    far = refine(grid[again - 1], grid[again], False)
     side = jnp.where(level < 0, -1.0, 1.0).astype(shift.dtype)
     near, far = (-shift / 2 - side * jnp.where(found, d, jnp.nan) for d in (near, far))
+    far = jnp.where(found & (again == 0), -jnp.inf, far)
     return near, far
 
 

@@ -218,7 +218,8 @@ def quadratic_ends(
     m = 1 + excess
     spread = m * shift * shift - jnp.square(excess)
     exists = (spread >= 0) & (shift > 0)
-    root = jnp.sqrt(jnp.where(exists & (spread > 0), spread, 1.0)) * (spread > 0)
+    positive = exists & (spread > 0)
+    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, spread, 1.0)), 0.0)
     b = m * shift
     near = -(m * shift * shift + excess) / jnp.where(exists, b + root, 1.0)
     far = -(b + root) / jnp.where(excess == 0, 1.0, excess)
