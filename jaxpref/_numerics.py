@@ -65,6 +65,31 @@ def log1mexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(small, near, far)
 
 
+@jax.custom_jvp
+def log1p_unit(t: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return log(1 + t) for 0 <= t <= 1, as 2 artanh(t / (2 + t)).
+
+    The argument of artanh is at most 1/3, where its series is a polynomial of 17 terms in float64
+    and 7 in float32: a few times faster on a CPU than the general log1p, and as accurate.
+
+    >>> round(float(log1p_unit(jnp.asarray(1.0))), 6)
+    0.693147
+    """
+    s = t / (2 + t)
+    squared = s * s
+    terms = 17 if t.dtype == jnp.float64 else 7
+    total = jnp.full_like(t, 1 / (2 * terms + 1))
+    for k in range(terms - 1, -1, -1):
+        total = total * squared + 1 / (2 * k + 1)
+    return 2 * s * total
+
+
+@log1p_unit.defjvp
+def _log1p_unit_jvp(primals: Any, tangents: Any) -> Any:
+    (t,), (change,) = primals, tangents
+    return log1p_unit(t), change / (1 + t)
+
+
 def abs_drop(x: Float[Array, "..."], shift: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return abs(x) - abs(x + shift) without first rounding x + shift.
 

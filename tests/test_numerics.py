@@ -18,6 +18,7 @@ POSITIVE = np.concatenate([10.0 ** np.linspace(-30, 2, 60), [0.3, 0.6931, 0.6932
 
 EXACT = {
     "log1mexp": (nx.log1mexp, lambda x: mp.log(-mp.expm1(-x)), POSITIVE),
+    "log1p_unit": (nx.log1p_unit, mp.log1p, np.append(10.0 ** np.linspace(-30, 0, 60), 0.37)),
     "log1p_square": (nx.log1p_square, lambda x: mp.log1p(x * x), POSITIVE),
     "log_cosh": (nx.log_cosh, lambda x: mp.log(mp.cosh(x)), POSITIVE),
     "arccosh_exp": (nx.arccosh_exp, lambda x: mp.acosh(mp.exp(x)), POSITIVE[POSITIVE > 1e-7]),

@@ -22,7 +22,7 @@ class Logistic(Link):
 
     def log_density(self, margin: ArrayLike) -> Float[Array, "..."]:
         size = jnp.abs(nx.as_float(margin))
-        return -size - 2 * jnp.log1p(jnp.exp(-size))
+        return -size - 2 * nx.log1p_unit(jnp.exp(-size))
 
     def probability(self, margin: ArrayLike) -> Float[Array, "..."]:
         return jax.nn.sigmoid(nx.as_float(margin))
@@ -41,7 +41,7 @@ class Logistic(Link):
 
     def log_density_ratio(self, margin: ArrayLike, shift: ArrayLike) -> Float[Array, "..."]:
         x, y = nx.as_floats(margin, shift)
-        bend = jnp.log1p(jnp.exp(-jnp.abs(x))) - jnp.log1p(jnp.exp(-jnp.abs(x + y)))
+        bend = nx.log1p_unit(jnp.exp(-jnp.abs(x))) - nx.log1p_unit(jnp.exp(-jnp.abs(x + y)))
         return nx.abs_drop(x, y) + 2 * bend
 
     def level_radius(self, margin: ArrayLike, log_threshold: ArrayLike) -> Float[Array, "..."]:

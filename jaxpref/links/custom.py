@@ -208,7 +208,10 @@ def by_name(text: str) -> Link:
     """
     name, _, parameter = text.partition(":")
     if name in ("cloglog", "complementary_log_log"):
-        return complementary_log_log()
+        try:
+            return complementary_log_log()
+        except InputError as refusal:  # what Python can ask for, a name cannot
+            raise InputError(str(refusal).partition("; allow_asymmetric")[0]) from None
     if name == "student_t":
         try:
             nu: Any = float(parameter)
