@@ -106,7 +106,7 @@ def region_area(
     closed_form 0.07391
     >>> estimate = region_area([1.5, 2.0], link=cauchit)
     >>> print(estimate.method, [round(float(a), 5) for a in estimate.area])
-    quadrature [0.16...
+    quadrature [0.12435, 0.07115]
     """
     _check(threshold, wrt, method, samples, shifts)
     levels = nx.as_float(threshold)
