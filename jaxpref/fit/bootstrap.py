@@ -28,7 +28,7 @@ from .uncertainty import Fit, Interval, generator, intervals_of_ranks, require_p
 
 METHODS = ("nonparametric", "parametric", "rater")
 MOST_ITEMS = 1024
-_BATCH_ENTRIES = 1_500_000
+_BATCH_ENTRIES = 60_000
 TOLERANCE = 2e-5
 """Nats. The last Newton step is still taken, so what is left is of the order of its square."""
 
@@ -298,7 +298,8 @@ def _fit_matrices(
     setting: Setting,
 ) -> tuple[Array, Array]:
     def one(matrix: Float64[Array, "items items"]) -> tuple[Array, Array]:
-        found = maximise_rankings(PairProblem(matrix, link), start, setting, dense=True)
+        problem = PairProblem(matrix, link)
+        found = maximise_rankings(problem, start, setting, dense=True, verify=False)
         return found.parameters, found.outcome
 
     return jax.vmap(one)(wins)

@@ -160,7 +160,9 @@ def _gradient(
     return jnp.where(setting.present, found.gradient - setting.penalty() * parameters, 0.0)
 
 
-def _advance(problem: Problem, setting: Setting, state: _State, dense: bool) -> _State:
+def _advance(
+    problem: Problem, setting: Setting, state: _State, dense: bool, verify: bool
+) -> _State:
     """Evaluate the end of the step; take it and solve for the next, or shorten it.
 
     A step is taken while the slope at its end still climbs, which by concavity is an ascent; or,
@@ -188,7 +190,7 @@ def _advance(problem: Problem, setting: Setting, state: _State, dense: bool) -> 
         return lax.cond(
             state.last,
             lambda: taken._replace(outcome=jnp.full_like(state.outcome, CONVERGED)),
-            lambda: _solve_next(problem, setting, found, taken, gradient, dense),
+            lambda: _solve_next(problem, setting, found, taken, gradient, dense, verify),
         )
 
     return lax.cond(good, take, shorten)
@@ -201,6 +203,7 @@ def _solve_next(
     state: _State,
     gradient: Float64[Array, " parameters"],
     dense: bool,
+    verify: bool,
 ) -> _State:
     """Solve for the next step; where none can be taken, raise the damping and stay."""
     solve = _by_factor if dense else _by_conjugate_gradients
@@ -217,6 +220,11 @@ def _solve_next(
     more = jnp.maximum(state.damping * _DAMPING_FACTOR, _LEAST_DAMPING)
     less = jnp.where(state.damping > _LEAST_DAMPING, state.damping / _DAMPING_FACTOR, 0.0)
     stalled = ~usable & (state.damping >= _MOST_DAMPING)
+    last = usable & small & (state.damping == 0)
+    outcome = jnp.where(stalled, STALLED, RUNNING)
+    if not verify:
+        state = state._replace(parameters=state.parameters + jnp.where(last, step, 0.0))
+        outcome = jnp.where(last, CONVERGED, outcome)
     return state._replace(
         step=jnp.where(usable, step, 0.0),
         slope=jnp.where(usable, slope, 0.0),
@@ -225,8 +233,8 @@ def _solve_next(
         step_size=size,
         steps=state.steps + 1,
         products=state.products + products,
-        last=usable & small & (state.damping == 0),
-        outcome=jnp.where(stalled, STALLED, RUNNING).astype(state.outcome.dtype),
+        last=last,
+        outcome=outcome.astype(state.outcome.dtype),
     )
 
 
@@ -237,6 +245,7 @@ def maximise_rankings(
     setting: Setting,
     *,
     dense: bool,
+    verify: bool = True,
 ) -> RankingNewtonResult:
     """Return the parameters of highest penalised log-likelihood, with how the search ended.
 
@@ -251,6 +260,9 @@ def maximise_rankings(
     dense : bool
         Factor the Hessian, at the cost of one product per parameter; otherwise conjugate gradients
         with the diagonal as preconditioner.
+    verify : bool
+        Evaluate once more after the last step, so that `gradient_norm` is that of the scores
+        returned rather than of those before the step.
     """
     none, no_steps = jnp.zeros((), start.dtype), jnp.zeros((), jnp.int32)
     unknown = jnp.asarray(jnp.inf, start.dtype)
@@ -269,7 +281,7 @@ def maximise_rankings(
     )
     end = lax.while_loop(
         lambda state: (state.outcome == RUNNING) & (state.steps <= setting.max_steps),
-        lambda state: _advance(problem, setting, state, dense),
+        lambda state: _advance(problem, setting, state, dense, verify),
         first,
     )
     return RankingNewtonResult(
