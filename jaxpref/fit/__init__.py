@@ -1,10 +1,13 @@
 """Maximum-likelihood and MAP scores from comparisons and rankings, with their uncertainty."""
 
 from .bootstrap import BootstrapResult, bootstrap
+from .components import fit_components
+from .design import Effect
+from .implicit import ScoreFit, fit_scores
 from .pairwise import fit_pairwise
 from .rankings import fit_rankings
 from .rankings_result import RankingFit
-from .result import FitResult, LeaderboardRow
+from .result import FitResult, LeaderboardRow, OutcomeProbabilities
 from .uncertainty import (
     Interval,
     expected_information,
@@ -19,14 +22,19 @@ from .uncertainty import (
 
 __all__ = [
     "BootstrapResult",
+    "Effect",
     "FitResult",
     "Interval",
     "LeaderboardRow",
+    "OutcomeProbabilities",
     "RankingFit",
+    "ScoreFit",
     "bootstrap",
     "expected_information",
+    "fit_components",
     "fit_pairwise",
     "fit_rankings",
+    "fit_scores",
     "margin_interval",
     "observed_information",
     "probability_interval",

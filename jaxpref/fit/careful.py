@@ -169,7 +169,7 @@ class _System:
         self.complement = corner - self._border.T @ self._through
 
     def _corner(
-        self, model: Model, flows: Float64[np.ndarray, "cells border"], tie: float
+        self, model: Model, flows: Float64[np.ndarray, "cells flows"], tie: float
     ) -> Float64[np.ndarray, "border border"]:
         """Return the block of the coefficients: columns, item columns, tie."""
         design = model.design
@@ -185,7 +185,7 @@ class _System:
         return corner
 
     def _scores_by_border(
-        self, model: Model, flows: Float64[np.ndarray, "cells border"]
+        self, model: Model, flows: Float64[np.ndarray, "cells flows"]
     ) -> Float64[np.ndarray, "items border"]:
         design = model.design
         width = design.columns.shape[1]
@@ -195,7 +195,9 @@ class _System:
         return np.stack(columns, axis=1) if columns else np.zeros((design.num_items, 0))
 
     def _back(self, right: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-        return np.zeros_like(right) if self._solver is None else self._solver.solve(right)
+        if self._solver is None or not right.size:
+            return np.zeros_like(right)
+        return self._solver.solve(right)
 
     def solve(self, right: Point) -> Point:
         """Return the step. Raises numpy.linalg.LinAlgError where there is none."""

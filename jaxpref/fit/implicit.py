@@ -184,15 +184,10 @@ def _maximum_jvp(primals: Any, tangents: Any) -> Any:
 
     data = (problem.wins_a, problem.wins_b, problem.ridge, problem.covariates)
     moves = (change.wins_a, change.wins_b, change.ridge, change.covariates)
-    filled = jax.tree.map(
-        lambda x, dx: jnp.zeros_like(x) if dx is None else dx, data, moves, is_leaf=_missing
-    )
+    pairs = zip(data, moves, strict=True)
+    filled = tuple(jnp.zeros_like(x) if dx is None and x is not None else dx for x, dx in pairs)
     _, right = jax.jvp(gradient, data, filled)
     return (unknowns, converged), (_step(link, problem, unknowns, right), jnp.zeros_like(converged))
-
-
-def _missing(leaf: Any) -> bool:
-    return leaf is None
 
 
 def _step(

@@ -56,5 +56,8 @@ def _profiled(fit: FitResult, design: Design) -> Float64[np.ndarray, "items item
             [[inner, across[:, None]], [across[None], np.full((1, 1), terms.tie_curvature.sum())]]
         )
         flows = np.concatenate([flows, terms.cross[:, None]], axis=1)
+    information = graph.laplacian(terms.curvature)
+    if not flows.shape[1]:
+        return information
     border = np.stack([graph.onto_items(flow) for flow in flows.T], axis=1)
-    return graph.laplacian(terms.curvature) - border @ np.linalg.pinv(inner) @ border.T
+    return information - border @ np.linalg.pinv(inner) @ border.T
