@@ -103,7 +103,7 @@ def region_area(
     >>> from jaxpref.links import cauchit
     >>> estimate = region_area(2.0)
     >>> print(estimate.method, round(float(estimate.area), 5))
-    closed_form 0.07391
+    closed_form 0.07392
     >>> estimate = region_area([1.5, 2.0], link=cauchit)
     >>> print(estimate.method, [round(float(a), 5) for a in estimate.area])
     quadrature [0.12435, 0.07115]
