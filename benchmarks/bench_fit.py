@@ -5,10 +5,12 @@
 
 Runs itself twice, with one BLAS thread and with the default number, because both are set before
 NumPy is loaded. Peers are no dependencies of the package: choix, evalica, pandas and arena-rank
-(which pins an older JAX: install it without its dependencies) are needed here alone; sections whose
-peer is missing are left out. Times are medians over rounds in which both sides take turns; ratios
-are taken within rounds, and printed with their quartiles. Errors are of centred scores against a
-fit in 80-bit arithmetic.
+(which pins an older JAX: install it without its dependencies) are needed here alone. Times are
+medians over rounds in which both sides take turns; ratios are taken within rounds, and printed with
+their quartiles. Errors are of centred scores against a fit in 80-bit arithmetic.
+
+A section module is ``_fit_*.py`` with a function ``sections(quick)`` that returns rows, and perhaps
+``accuracy()``; one without them writes results of its own.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ def measure(quick: bool, only: str | None) -> dict[str, Any]:
         if (only and only not in name) or not (HERE / f"{name}.py").exists():
             continue
         module = importlib.import_module(name)
-        rows += [row.to_dict() for row in module.sections(quick)]
-        if hasattr(module, "accuracy"):
+        if hasattr(module, "sections"):  # a module without them writes results of its own
+            rows += [row.to_dict() for row in module.sections(quick)]
+        if hasattr(module, "accuracy") and os.environ.get(THREADS[0]) == "1":
             tables[name] = module.accuracy()
     return {"rows": rows, "accuracy": tables}
 

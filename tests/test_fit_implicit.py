@@ -89,7 +89,8 @@ def test_scores_are_those_of_fit_pairwise():
     wins_a, wins_b, _ = data()
     names = tuple(f"item{k}" for k in range(SIZE))
     columns = (np.asarray(x) for x in (wins_a, wins_b, jnp.zeros_like(wins_a)))
-    table = Comparisons(names, A, B, *columns)
+    won, lost, tied = columns
+    table = Comparisons(names, A, B, won, lost, tied)
     for link in (links.logistic, links.laplace):
         pure = fit_scores(A, B, wins_a, wins_b, num_items=SIZE, ridge=0.2, link=link)
         host = fit_pairwise(table, ridge=0.2, link=link)

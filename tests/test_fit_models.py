@@ -31,8 +31,8 @@ BFGS = 5e-6
 
 
 def cells(names: Any, a: Any, b: Any, won: Any, lost: Any, tied: Any) -> Comparisons:
-    columns = [np.asarray(x, np.float64) for x in (won, lost, tied)]
-    return Comparisons(tuple(names), np.asarray(a, np.int32), np.asarray(b, np.int32), *columns)
+    w, x, t = (np.asarray(column, np.float64) for column in (won, lost, tied))
+    return Comparisons(tuple(names), np.asarray(a, np.int32), np.asarray(b, np.int32), w, x, t)
 
 
 class Table:

@@ -27,8 +27,8 @@ def random_data(seed: int, size: int, pairs: int, *, sd: float = 1.0) -> Compari
     games = rng.integers(2, 40, len(a))
     won = np.clip(rng.binomial(games, 1 / (1 + np.exp(scores[b] - scores[a]))), 1, games - 1)
     names = tuple(f"item{k}" for k in range(size))
-    columns = (x.astype(float) for x in (won, games - won, 0 * won))
-    return Comparisons(names, a, b, *columns)
+    w, x, t = (column.astype(float) for column in (won, games - won, 0 * won))
+    return Comparisons(names, a, b, w, x, t)
 
 
 def surplus(data: Comparisons, scores: np.ndarray, ridge: float = 0.0) -> float:

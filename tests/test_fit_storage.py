@@ -12,6 +12,7 @@ import pytest
 from jaxpref import links
 from jaxpref._checks import DataError, InputError
 from jaxpref.data import Comparisons, load_bundled
+from jaxpref.data.graph import Components
 from jaxpref.fit import FitResult, fit_pairwise
 from jaxpref.fit.components import fit_components
 
@@ -48,9 +49,9 @@ def same(one: Any, other: Any) -> bool:
         return one.dtype == other.dtype and np.array_equal(
             one, other, equal_nan=one.dtype.kind == "f"
         )
-    if isinstance(one, tuple) and not isinstance(one, str):
+    if isinstance(one, tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    if hasattr(one, "labels"):
+    if isinstance(one, Components):
         return same(one.labels, other.labels) and (one.count, one.sources, one.sinks) == (
             other.count,
             other.sources,

@@ -38,7 +38,7 @@ class _Point(NamedTuple):
     scores: Float64[np.ndarray, " items"]
     gradient: Float64[np.ndarray, " items"]
     diagonal: Float64[np.ndarray, " items"]
-    rounding: float
+    expected: Float64[np.ndarray, " items"]
 
 
 def fit_fast(
@@ -83,7 +83,7 @@ def fit_fast(
     point = _look(layout, wins, _first_guess(wins, layout.totals(), ridge), ridge)
     size = 1.0
     for step in range(min(max_steps, _MOST_STEPS)):
-        if point.rounding > tolerance * max(1.0, float(np.abs(point.scores).max())):
+        if not point.diagonal.min() > 0:
             return None
         direction = _solve(layout, point, _accuracy(size, tolerance))
         if direction is None:
@@ -91,6 +91,8 @@ def fit_fast(
         size = float(np.abs(direction).max())
         limit = tolerance * max(1.0, float(np.abs(point.scores).max()))
         if size <= limit:
+            if _rounding(wins, point) > limit:
+                return None
             value = _log_likelihood(item_a, item_b, total, wins, point.scores)
             return FastFit(point.scores, value, float(np.abs(point.gradient).max()), size, step)
         point = _advance(layout, wins, point, direction, ridge)
@@ -123,9 +125,11 @@ def _first_guess(
     g(s / sqrt(1 + pi v / 8)); v follows from the spread of the log-odds.
     """
     odds = np.log((wins + 0.5) / (played - wins + 0.5))
-    spread = float(min(odds.var() * np.pi / 8, 0.8))
-    shrink = 1 / (1 + 4 * ridge / np.maximum(played, 1e-300))
-    guess = odds / np.sqrt(1 - spread) * shrink
+    odds = _centred(odds)
+    spread = min(float(odds @ odds) / len(odds) * np.pi / 8, 0.8)
+    guess = odds / np.sqrt(1 - spread)
+    if ridge:
+        guess *= 1 / (1 + 4 * ridge / np.maximum(played, 1e-300))
     return _centred(guess)
 
 
@@ -149,17 +153,17 @@ def _look(
     scores: Float64[np.ndarray, " items"],
     ridge: float,
 ) -> _Point:
-    """Return the gradient and the information's diagonal at the scores, and what rounding may do.
+    """Return the gradient, the information's diagonal and the expected wins at the scores."""
+    wanted, diagonal = layout.expect(np.exp(scores))
+    gradient = wins - wanted
+    if ridge:
+        return _Point(scores, gradient - ridge * scores, diagonal + ridge, wanted)
+    return _Point(scores, gradient, diagonal, wanted)
 
-    `rounding` bounds the error of a score from rounding in the item's own sum; it is infinite
-    where an item's information is lost.
-    """
-    expected = layout.expect(np.exp(scores))
-    diagonal = expected.diagonal + ridge
-    rounding = np.inf
-    if diagonal.min() > 0:
-        rounding = float(np.max((wins + expected.wins) / diagonal)) * _ROUNDING
-    return _Point(scores, wins - expected.wins - ridge * scores, diagonal, rounding)
+
+def _rounding(wins: Float64[np.ndarray, " items"], point: _Point) -> float:
+    """Return what rounding in an item's own sum may do to its score."""
+    return _ROUNDING * float(((wins + point.expected) / point.diagonal).max())
 
 
 def _advance(
@@ -175,7 +179,7 @@ def _advance(
     while length > 1e-3:
         trial = point.scores + length * direction
         trial = _centred(trial)
-        if np.ptp(trial) > _WIDEST:
+        if trial.max() - trial.min() > _WIDEST:
             return None
         found = _look(layout, wins, trial, ridge)
         later = float(found.gradient @ direction)
