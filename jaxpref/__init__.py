@@ -14,8 +14,8 @@ from ._checks import (
     TiesError,
 )
 from .audit import AuditReport, audit, network_sensitivity
-from .data import Comparisons, read_comparisons
-from .fit import FitResult, fit_pairwise
+from .data import Comparisons, Rankings, read_comparisons, read_rankings
+from .fit import FitResult, RankingFit, bootstrap, fit_pairwise, fit_rankings
 from .integrate import AreaEstimate, plackett_luce_monte_carlo_area, region_area
 from .links import Link, LinkReport, check_link
 from .models import (
@@ -26,10 +26,13 @@ from .models import (
     win_probability,
 )
 from .regions import (
+    peak_log_sensitivity,
+    plackett_luce_reachable_pair,
     plackett_luce_region_area,
     region_boundaries,
     region_boundary,
     region_contains,
+    theorem_1_witness,
 )
 from .sensitivity import (
     log_sensitivity,
@@ -61,15 +64,23 @@ __all__ = [
     "region_contains",
     "region_boundary",
     "region_boundaries",
+    "theorem_1_witness",
+    "peak_log_sensitivity",
     "plackett_luce_region_area",
+    "plackett_luce_reachable_pair",
     "AreaEstimate",
     "region_area",
     "plackett_luce_monte_carlo_area",
     # data, fits, audits
     "Comparisons",
     "read_comparisons",
+    "Rankings",
+    "read_rankings",
     "FitResult",
     "fit_pairwise",
+    "RankingFit",
+    "fit_rankings",
+    "bootstrap",
     "AuditReport",
     "audit",
     "network_sensitivity",

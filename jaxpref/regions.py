@@ -13,14 +13,22 @@ for both inputs together and for the Laplace link the closed forms are this proj
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from . import _numerics as nx
-from ._checks import ArrayLike, InputError, check_option, check_positive
+from ._checks import (
+    ArrayLike,
+    InputError,
+    check_between,
+    check_not_nan,
+    check_option,
+    check_positive,
+    check_probability,
+)
 from .links import Link, logistic
 from .sensitivity import check_alpha_beta, log_sensitivity
 
@@ -164,6 +172,117 @@ def region_boundaries(
     size, sign = jnp.abs(y), jnp.where(y < 0, -1.0, 1.0).astype(y.dtype)
     near, far = link.sensitive_ends(size, jnp.log(level))
     return sign * near, sign * far
+
+
+# How high a sensitivity can get --------------------------------------------------------------
+
+
+class Witness(NamedTuple):
+    """A margin beyond which Theorem 1 holds, and the margin of p_kj that shows it.
+
+    Attributes
+    ----------
+    margin_0 : array
+        The margin of p_0: beyond it, for every p_ik, some p_kj is M-sensitive.
+    margin_ik, margin_kj : array
+        A margin beyond margin_0 and the one that goes with it: x and delta - x.
+    log_sensitivity : array
+        log dp_ij/dp_ik there: above log M.
+    """
+
+    margin_0: Float[Array, "..."]
+    margin_ik: Float[Array, "..."]
+    margin_kj: Float[Array, "..."]
+    log_sensitivity: Float[Array, "..."]
+
+
+def theorem_1_witness(
+    threshold: ArrayLike, *, link: Link = logistic, beyond: ArrayLike = 1.0
+) -> Witness:
+    """Return p_0 and, for a p_ik beyond it, the p_kj at which p_ij is M-sensitive (Theorem 1).
+
+    The proof's choice with delta = 0: p_kj = 1 - p_ik makes p_ij = 1/2, where the density is at
+    its peak, and dp_ij/dp_ik = g'(0)/g'(x) exceeds M as soon as g'(x) < g'(0)/M.
+
+    Parameters
+    ----------
+    threshold : array_like
+        M > 0.
+    link : Link
+        Symmetric, with a density that falls on either side of 0 and vanishes at infinity.
+    beyond : array_like
+        How far beyond p_0 to go, in margins, above 0.
+
+    Returns
+    -------
+    Witness
+        All margins; ``link.probability`` turns them into p_0, p_ik and p_kj.
+
+    Raises
+    ------
+    InputError
+        For a threshold or `beyond` that is not a finite number above 0, or an asymmetric link.
+
+    Notes
+    -----
+    As printed, Theorem 1 names one p_kj for all p_ik > p_0. That is true of the logistic, probit
+    and Laplace links at a suitable p_kj; for cauchit and Student-t it is not: at fixed p_kj the
+    sensitivity returns to 1 as p_ik goes to 1. The p_kj of the proof depends on p_ik, as here.
+
+    References
+    ----------
+    Xu and Kankanhalli (ICLR 2025), Theorem 1 and its proof.
+
+    Examples
+    --------
+    >>> from jaxpref.links import cauchit
+    >>> witness = theorem_1_witness(20.0, link=cauchit)
+    >>> bool(region_contains(witness.margin_ik, witness.margin_kj, 20.0, link=cauchit))
+    True
+    """
+    check_positive("threshold", threshold, "a threshold M that is a finite number above 0")
+    check_positive("beyond", beyond, "a distance that is a finite number above 0")
+    if not link.symmetric:
+        raise InputError(f"link: expected a symmetric link; got {link!r}")
+    level, distance = nx.as_floats(threshold, beyond)
+    margin_0 = link.level_radius(jnp.zeros_like(level), -jnp.log(jnp.maximum(level, 1.0)))
+    x = margin_0 + distance
+    return Witness(margin_0, x, -x, link.log_density_ratio(x, -x))
+
+
+def peak_log_sensitivity(
+    margin_ik: ArrayLike, *, link: Link = logistic
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return the largest log dp_ij/dp_ik over all p_kj at a given p_ik, and where it is reached.
+
+    log g'(0) - log g'(x), at p_kj = 1 - p_ik: the odds of the third preference are then even.
+
+    Parameters
+    ----------
+    margin_ik : array_like
+        The margin x of p_ik.
+    link : Link
+        Symmetric, with its density's peak at 0.
+
+    Returns
+    -------
+    log_sensitivity, margin_kj : array
+        At least 0; -x. For the logistic link the peak is 1/(4 p_ik (1 - p_ik)).
+
+    Raises
+    ------
+    InputError
+        If a margin is NaN.
+
+    Examples
+    --------
+    >>> peak, _ = peak_log_sensitivity(logistic.margin(0.99))
+    >>> print(round(float(jnp.exp(peak)) * 4 * 0.99 * 0.01, 6))
+    1.0
+    """
+    check_not_nan("margin_ik", margin_ik)
+    x = nx.as_float(margin_ik)
+    return link.log_density_ratio(x, -x), -x
 
 
 # Areas in closed form -----------------------------------------------------------------------
@@ -374,3 +493,50 @@ def _area_vu(alpha: Float[Array, "..."], c: Float[Array, "..."]) -> Float[Array,
     straight = (jnp.square(1 - t1 * t1) - jnp.square(1 - stop * stop)) / 2
     straight = jnp.where(t2 > t1, straight, 0.0)
     return below_curve(t1) + straight + below_curve(last) - below_curve(t2)
+
+
+def plackett_luce_reachable_pair(
+    alpha: ArrayLike, beta: ArrayLike
+) -> tuple[Float[Array, "..."], tuple[Float[Array, "..."], Float[Array, "..."]]]:
+    r"""Return which (p_uv, p_vu) a score model with K = 3 can reach at given alpha and beta.
+
+    Prop. 2 measures regions in the triangle of all (p_uv, p_vu) at fixed alpha and beta. A model
+    with scores cannot roam it. With K = 3, u = 1 and v = 2, alpha fixes s_3 - s_1 and beta fixes
+    s_3 - s_2, hence the ratio p_vu / p_uv = exp(s_2 - s_1) = beta (alpha - 1) / (1 - beta): of the
+    triangle only a ray is left. With N = 3 items in all, the prefix is the third item and even
+    the sum p_uv + p_vu is fixed, the probability that it comes first: a single point.
+
+    Parameters
+    ----------
+    alpha : array_like
+        Above 1.
+    beta : array_like
+        In (0, 1).
+
+    Returns
+    -------
+    ratio : array
+        p_vu / p_uv on the ray; more items (N > 3) reach every sum p_uv + p_vu in (0, 1) on it.
+    point : tuple of arrays
+        (p_uv, p_vu) for N = 3.
+
+    Raises
+    ------
+    InputError
+        For alpha not above 1 or beta outside (0, 1).
+
+    Examples
+    --------
+    The point behind Figure 2's plane:
+
+    >>> ratio, (p_uv, p_vu) = plackett_luce_reachable_pair(1.01, 0.99)
+    >>> print([round(float(v), 4) for v in (ratio, p_uv, p_vu)])
+    [0.99, 0.0025, 0.0025]
+    """
+    check_between("alpha", alpha, 1.0, what="a number above 1 (Eq. 10)", open_low=True)
+    check_probability("beta", beta)
+    alpha, beta = nx.as_floats(alpha, beta)
+    third_over_first = alpha - 1
+    ratio = beta * third_over_first / (1 - beta)
+    others = third_over_first / (1 + ratio + third_over_first)
+    return ratio, (others / (1 + ratio), others * ratio / (1 + ratio))

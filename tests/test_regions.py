@@ -248,3 +248,50 @@ def test_plackett_luce_area_differentiates():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+# Theorem 1, peaks, and what scores can reach --------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.5, 20.0, 1e6])
+@pytest.mark.parametrize("name", LINKS)
+def test_theorem_1_witness_is_sensitive_however_far_beyond(name, threshold):
+    link = LINKS[name]
+    beyond = jnp.asarray([1e-3, 1.0, 30.0, 1e3])
+    witness = jp.theorem_1_witness(threshold, link=link, beyond=beyond)
+    inside = jp.region_contains(witness.margin_ik, witness.margin_kj, threshold, link=link)
+    assert inside.all()
+    assert (witness.log_sensitivity > np.log(threshold)).all()
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_no_point_is_above_the_peak(name):
+    link = LINKS[name]
+    x = jnp.asarray([-6.0, 0.0, 0.3, 5.0])[:, None]
+    peak, at = jp.peak_log_sensitivity(x, link=link)
+    around = jp.log_sensitivity(x, jnp.linspace(-30.0, 30.0, 1201), link=link)[0]
+    assert (around <= peak + 1e-12).all()
+    reached = jp.log_sensitivity(x, at, link=link)[0]
+    np.testing.assert_allclose(reached, peak, atol=1e-12)
+
+
+@pytest.mark.parametrize("scores", [[1.0, 0.2, -0.7], [0.0, 3.0, 1.0], [-2.0, -2.0, -2.0]])
+def test_three_items_reach_one_point_of_the_plane(scores):
+    s = jnp.asarray(scores)
+    log_alpha, log_beta = jp.plackett_luce_log_alpha_beta(s, 0, 1)
+    ratio, point = jp.plackett_luce_reachable_pair(jnp.exp(log_alpha), jnp.exp(log_beta))
+    orders = [[2, 0, 1], [2, 1, 0]]
+    exact = [jnp.exp(jp.plackett_luce_log_probability(s[jnp.asarray(o)])) for o in orders]
+    np.testing.assert_allclose(point, exact, rtol=1e-12)
+    np.testing.assert_allclose(ratio, exact[1] / exact[0], rtol=1e-12)
+
+
+def test_bad_input_of_the_witness_and_the_pair():
+    for call, message in (
+        (lambda: jp.theorem_1_witness(-1.0), "threshold.*got -1"),
+        (lambda: jp.theorem_1_witness(2.0, beyond=0.0), "beyond.*got 0"),
+        (lambda: jp.plackett_luce_reachable_pair(1.0, 0.5), "alpha: expected a number above 1"),
+        (lambda: jp.plackett_luce_reachable_pair(2.0, 1.0), "beta.*strictly between"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
