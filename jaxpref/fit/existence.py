@@ -147,9 +147,9 @@ def ties_explained_by_growth(pairs: PairCounts, num_items: int) -> bool:
     so unless some cycle holds more wins, all in one direction, than ties (Bellman-Ford).
 
     >>> one, two = np.array([0]), np.array([1])
-    >>> ties_explained_by_growth(PairCounts(one, two, one + 3.0, one + 0.0, one + 1.0), 2)
+    >>> ties_explained_by_growth(PairCounts(one, two, one + 3.0, one + 2.0, one + 1.0), 2)
     False
-    >>> ties_explained_by_growth(PairCounts(one, two, one + 3.0, one + 0.0, one + 0.0), 2)
+    >>> ties_explained_by_growth(PairCounts(one, two, one + 3.0, one + 0.0, one + 1.0), 2)
     True
     """
     up, down, tied = pairs.wins_a > 0, pairs.wins_b > 0, pairs.ties > 0

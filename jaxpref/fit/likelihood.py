@@ -150,7 +150,7 @@ def information_per_comparison(link: Link, margin: Float[Array, "..."]) -> Float
     >>> from jaxpref.links import logistic
     >>> from jaxpref.fit._host import float64
     >>> with float64():
-    ...     print(information_per_comparison(logistic, jnp.asarray(0.0)))
+    ...     print(round(float(information_per_comparison(logistic, jnp.asarray(0.0))), 12))
     0.25
     """
     logs = link.log_probability(margin) + link.log_probability(-margin)
