@@ -20,8 +20,8 @@ class LinkReference(NamedTuple):
     log_density: Callable[[Any], Any]
 
 
-def _student_t(nu: float) -> LinkReference:
-    nu = mp.mpf(nu)
+def _student_t(degrees: float) -> LinkReference:
+    nu = mp.mpf(degrees)
     half = mp.mpf(1) / 2
     log_norm = mp.loggamma((nu + 1) / 2) - mp.loggamma(nu / 2) - mp.log(nu * mp.pi) / 2
 

@@ -66,7 +66,7 @@ def test_closed_forms_against_counting(name, wrt):
     p, q = jnp.meshgrid(jnp.asarray(u), jnp.asarray(u))
     link = LINKS[name]
     for threshold in (0.3, 1.0, 1.2, 3.0):
-        area = closed_form_area(jnp.asarray(threshold), link=link, wrt=wrt)
+        area = jnp.asarray(closed_form_area(jnp.asarray(threshold), link=link, wrt=wrt))
         if name == "logistic" and wrt != "ik" and threshold < 1:
             assert jnp.isnan(area)
             continue
@@ -77,7 +77,7 @@ def test_closed_forms_against_counting(name, wrt):
 
 def test_union_and_intersection_at_one():
     # At M = 1, opposite signs and nothing else: half of the square.
-    union = closed_form_area(jnp.asarray(1.0), link=jp.links.logistic, wrt="union")
+    union = jnp.asarray(closed_form_area(jnp.asarray(1.0), link=jp.links.logistic, wrt="union"))
     assert abs(float(union) - 0.5) < EXACT
 
 
