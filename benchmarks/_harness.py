@@ -84,7 +84,8 @@ def race(
     """Return the row of a race: rounds of ours and the peer in turn, the ratio taken in each.
 
     Of `inner` calls within a round the fastest counts, on both sides, for work of a few
-    milliseconds. The first call of either is kept apart. Ratios are peer over ours: above 1, ours is faster.
+    milliseconds. The first call of either is kept apart. Ratios are peer over ours:
+    above 1, ours is faster.
     """
     for contender in (ours, peer):
         _first(contender, reference)
