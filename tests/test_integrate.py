@@ -43,7 +43,7 @@ def test_lattice_agrees_with_quadrature(name, wrt):
     quadrature = jp.region_area(levels, link=link, wrt=wrt, method="quadrature")
     points = 1 << 12 if name.startswith("student") else 1 << 17
     lattice = jp.region_area(levels, link=link, wrt=wrt, method="lattice", samples=points)
-    # 15 degrees of freedom: 6 standard errors is one false alarm in 40,000.
+    # 31 degrees of freedom: 6 standard errors is one false alarm in a million.
     assert (jnp.abs(lattice.area - quadrature.area) < 6 * lattice.error + 1e-6).all()
     assert lattice.status == "sampled"
 

@@ -100,6 +100,11 @@ def require_converged(fit: FitResult) -> None:
             f"{fit.gradient_norm:.3g} comparisons). Sensitivities hold at the maximum only: refit "
             "with more max_steps, or with ridge=..."
         )
+    if not fit.plain:
+        raise InputError(
+            "fit: expected scores alone, fitted with ties='half' or without ties; got a fit with "
+            "tie parameters, an order effect or covariates, which the audit's formulas leave out"
+        )
 
 
 def network_sensitivity(fit: FitResult, item_i: str, item_j: str) -> NetworkSensitivity:

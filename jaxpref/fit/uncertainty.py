@@ -337,7 +337,7 @@ def probability_interval(
     >>> from jaxpref.fit import fit_pairwise
     >>> fit = fit_pairwise(Comparisons.from_counts([[0, 2], [2, 0]], items=("a", "b")))
     >>> round(probability_interval(fit, "a", "b").low, 6)
-    0.123482
+    0.123471
     """
     margin = margin_interval(fit, item_a, item_b, level=level, covariance=covariance)
     low, middle, high = predict(fit.link, np.array([margin.low, margin.estimate, margin.high]))[0]

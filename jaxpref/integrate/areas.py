@@ -49,7 +49,7 @@ def region_area(
     wrt: str = "ik",
     method: str = "auto",
     samples: int | None = None,
-    shifts: int = 16,
+    shifts: int = 32,
     key: Array | None = None,
     progress: Progress | None = None,
 ) -> AreaEstimate:
