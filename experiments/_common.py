@@ -1,0 +1,193 @@
+"""What the paper's experiments share: how a claim is judged, and how a result is written.
+
+A claim is reduced to one number, the error of what the paper prints, and a tolerance; where the
+printed form misses it and a corrected form is stated, the error of that one counts. The verdict
+follows from the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxpref.report.files import check_folder, write_json
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+HOLDS, CORRECTED, DIFFERS = "holds", "holds with a stated correction", "differs"
+Progress = Callable[[int, int], None]
+Row = dict[str, Any]
+
+
+class Correction(NamedTuple):
+    """What is right where the paper's own form is not, and by how much it misses."""
+
+    text: str
+    error: float
+
+
+def judge(
+    item: str,
+    claim: str,
+    *,
+    paper: str,
+    ours: float | str,
+    error: float,
+    tolerance: float,
+    evidence: str,
+    correction: Correction | None = None,
+) -> Row:
+    """Return a row of the comparison, its verdict computed from the errors.
+
+    Parameters
+    ----------
+    item, claim : str
+        Where in the paper, and what it says.
+    paper, ours : str or float
+        Its value or form, and what was found.
+    error, tolerance : float
+        Distance of the printed form from the truth (or the number of counter-examples), and how
+        much is allowed. NaN is a miss.
+    evidence : str
+        What was tried, in a line.
+    correction : Correction, optional
+        The form that is right, and its own error.
+    """
+    verdict, why = DIFFERS, evidence
+    if error <= tolerance:
+        verdict = HOLDS
+    elif correction is not None:
+        verdict = CORRECTED if correction.error <= tolerance else DIFFERS
+        why = f"{evidence}; {correction.text}"
+    return {
+        "item": item,
+        "claim": claim,
+        "paper": paper,
+        "ours": ours,
+        "error": error,
+        "tolerance": tolerance,
+        "verdict": verdict,
+        "why": why,
+    }
+
+
+def printed_tolerance(printed: str) -> float:
+    """Return half a unit of the last printed digit.
+
+    >>> printed_tolerance("0.96"), printed_tolerance("8,552")
+    (0.005, 0.5)
+    """
+    digits = printed.replace(",", "").partition(".")[2]
+    return 0.5 * 10.0 ** -len(digits)
+
+
+def judge_number(item: str, claim: str, printed: str, ours: float, evidence: str) -> Row:
+    """Return the row of a printed number: ours must round to it."""
+    # The last bit is for the decimal's own rounding, as where ours is exactly the printed value.
+    tolerance = printed_tolerance(printed) + 1e-12
+    error = abs(ours - float(printed.replace(",", "")))
+    return judge(
+        item, claim, paper=printed, ours=ours, error=error, tolerance=tolerance, evidence=evidence
+    )
+
+
+def paper_values() -> dict[str, Any]:
+    """Return every number the paper prints, as text, by the item it belongs to."""
+    return json.loads((HERE / "paper_values.json").read_text(encoding="utf-8"))
+
+
+def environment() -> dict[str, str]:
+    """Return the versions a result was computed with."""
+    packages = ("jaxpref", "jax", "jaxlib", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "device": jax.default_backend(),
+    }
+
+
+def result(config: Any, values: Any, comparison: Iterable[Row]) -> dict[str, Any]:
+    """Return what goes into result.json."""
+    rows = list(comparison)
+    return {
+        "config": asdict(config),
+        "values": values,
+        "comparison": rows,
+        "environment": environment(),
+    }
+
+
+def save(content: dict[str, Any], folder: Path) -> Path:
+    """Write result.json into a folder, whole or not at all."""
+    return write_json(check_folder("--out", folder) / "result.json", content)
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """Return a folder's result.json, or None where there is none or it compares nothing."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = content.get("comparison") if isinstance(content, dict) else None
+    judged = isinstance(rows, list) and all(isinstance(r, dict) and "verdict" in r for r in rows)
+    return content if judged else None
+
+
+def missed(content: dict[str, Any], recorded: dict[str, Any] | None) -> list[str]:
+    """Return what failed: a verdict that is not the recorded one, or, unrecorded, not "holds".
+
+    That the paper differs is a finding, not a failure, once it stands in the record.
+    """
+    rows = {row["item"]: row["verdict"] for row in (recorded or {}).get("comparison", [])}
+    found = {row["item"]: row["verdict"] for row in content["comparison"]}
+    changed = [
+        f"{item}: {verdict} (recorded: {rows.get(item, HOLDS)})"
+        for item, verdict in found.items()
+        if verdict != rows.get(item, HOLDS)
+    ]
+    return changed + [f"{item}: not computed" for item in rows if item not in found]
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print one line a row."""
+    for row in rows:
+        ours = f"{row['ours']:.6g}" if isinstance(row["ours"], float) else row["ours"]
+        print(
+            f"{row['verdict']:<31} {row['item']}: paper {row['paper']}; ours {ours}. {row['why']}"
+        )
+
+
+def run_script(name: str, module: Any, arguments: list[str] | None = None) -> int:
+    """Run an experiment as a program: compute, write, draw, print; 3 if something failed.
+
+    A smoke run writes only where --out says, so that it never replaces a recorded result.
+    """
+    parser = argparse.ArgumentParser(description=module.__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="the small form, for tests")
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    options = parser.parse_args(arguments)
+    jax.config.update("jax_enable_x64", True)
+    recorded = load(RESULTS / name)
+    content = module.compute(module.SMOKE if options.smoke else module.Config())
+    folder = options.out or (None if options.smoke else RESULTS / name)
+    if folder is not None:
+        save(content, folder)
+        module.plot(folder)
+    describe = getattr(module, "table", None)
+    if describe is not None:
+        print(describe(content["values"]))
+    else:
+        show(content["comparison"])
+    failures = missed(content, recorded)
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 3 if failures else 0
