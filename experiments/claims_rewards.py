@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from _common import Row, judge, judge_number, paper_values, printed_tolerance
+from _common import Correction, Row, judge, judge_number, needed, paper_values, printed_tolerance
 
 from jaxpref import implied_probability
 
@@ -44,7 +44,7 @@ def table_c2(seed: int, size: int) -> Iterator[Row]:
 
 
 def modes(variance: float) -> np.ndarray:
-    """Return the modes of p where logit p is N(0, 2 variance), by the sign changes of its slope.
+    """Return the logits of p's modes, logit p being N(0, 2 variance), by its slope's sign changes.
 
     In t = logit p the slope of the log density has the sign of (2p - 1) - t / (2 variance). The
     function is odd and concave for t > 0, so a positive root exists or not; bisection finds it.
@@ -55,12 +55,11 @@ def modes(variance: float) -> np.ndarray:
 
     low, high = 1e-7, 2 * variance + 1.0
     if slope(low) <= 0:
-        return np.array([0.5])
+        return np.array([0.0])
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    p = 1 / (1 + np.exp(-low))
-    return np.array([1 - p, p])
+    return np.array([-low, low])
 
 
 def bimodality(seed: int, size: int) -> Iterator[Row]:
@@ -70,7 +69,7 @@ def bimodality(seed: int, size: int) -> Iterator[Row]:
     for _ in range(80):
         middle = (low + high) / 2
         low, high = (low, middle) if len(modes(middle)) == 2 else (middle, high)
-    counted = [_modes_on_grid(v) for v in (0.2, 0.5, 0.9, 1.0, 1.1, 1.5, 4.0)]
+    counted = [_modes_on_grid(v) for v in (0.2, 0.5, 0.9, 0.97, 1.03, 1.5, 3.0)]
     agree = counted == [1, 1, 1, 1, 2, 2, 2]
     yield judge(
         "C.5.1, bimodality",
@@ -80,7 +79,7 @@ def bimodality(seed: int, size: int) -> Iterator[Row]:
         error=abs(high - float(printed)) if agree else float("inf"),
         tolerance=1e-6,
         evidence="threshold by bisection on the slope of the density; modes counted on a grid for "
-        "sigma^2 from 0.2 to 4 agree" * agree,
+        "sigma^2 from 0.2 to 3: " + ", ".join(map(str, counted)),
     )
     upper = np.array([modes(v)[-1] for v in np.linspace(1.01, 30, 200)])
     wrong = int(np.sum(np.diff(upper) <= 0))
@@ -91,13 +90,13 @@ def bimodality(seed: int, size: int) -> Iterator[Row]:
         ours=float(wrong),
         error=wrong,
         tolerance=0,
-        evidence=f"exceptions among 200 sigma^2 up to 30, where the upper mode is {upper[-1]:.6f}",
+        evidence="exceptions among 200 sigma^2 up to 30, followed by their logits",
     )
 
 
 def _modes_on_grid(variance: float) -> int:
     """Return how many local maxima the density has on a fine grid of p."""
-    p = np.linspace(1e-6, 1 - 1e-6, 40_001)
+    p = np.linspace(1e-4, 1 - 1e-4, 4001)
     t = np.log(p) - np.log1p(-p)
     log_density = -(t**2) / (4 * variance) - np.log(p) - np.log1p(-p)
     rises = np.diff(log_density) > 0
@@ -119,8 +118,11 @@ def section_c_5_2(seed: int, size: int) -> Iterator[Row]:
         "p_ik >= 0.99 and p_kj <= 0.02 give p_ij of about 0.96",
         text["p_ij"],
         first,
-        f"Eq. 1 at ({text['p_ik']}, {text['p_kj']}) is {first:.6f}; more needs p_ik above 0.99",
+        f"Eq. 1 at ({text['p_ik']}, {text['p_kj']}) is {first:.6f}; {text['p_ij']} needs p_ik = "
+        f"{needed(text['p_ij'], text['p_kj']):.5f}",
     )
+    smaller = np.random.default_rng(seed).uniform(1e-6, number["p_kj"] - 1e-6, size)
+    above = int(np.sum(np.asarray(implied_probability(number["p_i'k"], smaller)) >= 0.5))
     inputs = ", ".join(text[name] for name in ("p_i'k", "p_kj"))
     yield judge(
         "C.5.2, step 4, p_i'j",
@@ -129,8 +131,10 @@ def section_c_5_2(seed: int, size: int) -> Iterator[Row]:
         ours=second,
         error=0.0 if second < number["p_i'j"] - 1e-12 else 1.0,
         tolerance=0,
-        evidence=f"Eq. 1 at ({inputs}) is {second:.6f}: 0.5 is the bound itself, reached at "
-        f"p_kj = {text['p_kj']} and undercut below it",
+        evidence=f"Eq. 1 at ({inputs}) is {second:.6f}, the bound itself",
+        correction=Correction(
+            f"it is at most 0.5, and below it for p_kj < {text['p_kj']} ({above} exceptions)", above
+        ),
     )
 
 

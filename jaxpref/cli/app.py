@@ -13,6 +13,7 @@ from .audit import audit
 from .demo import demo
 from .fit import fit
 from .region import region
+from .reproduce import reproduce
 from .sensitivity import sensitivity
 
 EPILOG = (
@@ -34,6 +35,7 @@ app.command(rich_help_panel="Data")(fit)
 app.command(rich_help_panel="Data")(audit)
 app.command(rich_help_panel="Theory")(sensitivity)
 app.command(rich_help_panel="Theory")(region)
+app.command(rich_help_panel="Theory")(reproduce)
 
 
 def _show_version(wanted: bool) -> bool:

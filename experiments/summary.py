@@ -1,0 +1,132 @@
+"""The table of every claim: paper, ours, verdict and why, out of results/*/result.json.
+
+Item: experiments/README.md.
+Claim: the table says what the results say, and the results are what the experiments give.
+Command: python experiments/summary.py            writes the table
+         python experiments/summary.py --check    recomputes everything and compares; 3 if not
+Minutes: 2 with --check. Device: CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import _common
+import jax
+
+from jaxpref.report.files import write_text
+
+README = _common.HERE / "README.md"
+ITEMS = {
+    "fig1": "fig1_bradley_terry_regions",
+    "fig2": "fig2_plackett_luce_regions",
+    "claims": "claims",
+    "gradients": "verify_gradients",
+}
+HEAD = """# Experiments
+
+One item of the paper, one script, one folder of results; figures are drawn from `result.json`
+alone. `jaxpref reproduce` runs the mathematical items. The table is written by
+`python experiments/summary.py`; `--check` recomputes it.
+
+A verdict follows from numbers: the error of what the paper prints, against a tolerance taken from
+the printed digits or stated in the script; where the printed form misses and a corrected one is
+named, from that one's. Theorems are tested by seeded search for counter-examples.
+"""
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """Return the committed results of the mathematical items, by folder."""
+    found = {name: _common.load(_common.RESULTS / name) for name in ITEMS.values()}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def text(results: dict[str, dict[str, Any]]) -> str:
+    """Return the page: claims one by one, then a line for each item of many like rows."""
+    parts = [HEAD]
+    for name in ("claims", *(name for name in ITEMS.values() if name != "claims")):
+        if name in results:
+            parts.append(_section(name, results[name]["comparison"]))
+    return "\n".join(parts)
+
+
+def _section(name: str, rows: list[_common.Row]) -> str:
+    kinds = (_common.HOLDS, _common.CORRECTED, _common.DIFFERS)
+    counts = [(kind, sum(row["verdict"] == kind for row in rows)) for kind in kinds]
+    tally = ", ".join(f"{count} {kind}" for kind, count in counts if count)
+    lines = [f"## {name}", "", f"{len(rows)} rows: {tally}.", ""]
+    figure = _common.RESULTS / name / "regions.png"
+    if figure.exists():
+        lines += [f"![Regions](results/{name}/regions.png)", ""]
+    lines += ["| item | claim | paper | ours | verdict | why |", "|---|---|---|---|---|---|"]
+    return "\n".join([*lines, *map(_line, rows), ""])
+
+
+def _line(row: _common.Row) -> str:
+    ours = f"{row['ours']:.6g}" if isinstance(row["ours"], (int, float)) else str(row["ours"])
+    cells = (row["item"], row["claim"], row["paper"], ours, row["verdict"], row["why"])
+    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
+
+
+def _escape(cell: str) -> str:
+    """Return text that Markdown shows as it is."""
+    for character in "\\|*_<>":
+        cell = cell.replace(character, "\\" + character)
+    return cell
+
+
+def check(smoke: bool) -> list[str]:
+    """Return every way in which fresh results, or the page, differ from the record."""
+    known = recorded()
+    problems = [f"{name}: no result.json" for name in ITEMS.values() if name not in known]
+    if README.read_text(encoding="utf-8") != text(known):
+        problems.append("README.md does not say what the results say")
+    for name, content in known.items():
+        module = importlib.import_module(name)
+        fresh = module.compute(module.SMOKE if smoke else module.Config())
+        problems += compare(fresh, content, partial=smoke)
+    return problems
+
+
+def compare(fresh: dict[str, Any], record: dict[str, Any], *, partial: bool = False) -> list[str]:
+    """Return what differs: verdicts always, values too unless the fresh run is a smoke run."""
+    rows = {row["item"]: row for row in record["comparison"]}
+    problems = _common.missed(fresh, record, partial=partial)
+    for row in fresh["comparison"]:
+        old = rows.get(row["item"])
+        if old is not None and not partial and not _close(row, old):
+            problems.append(f"{row['item']}: {row['ours']} (recorded: {old['ours']})")
+    return problems
+
+
+def _close(row: _common.Row, old: _common.Row) -> bool:
+    """Tell whether two values agree to a relative 1e-6, or within their tolerance."""
+    if isinstance(row["ours"], str) or isinstance(old["ours"], str):
+        return row["ours"] == old["ours"]
+    gap = abs(row["ours"] - old["ours"])
+    return gap <= max(row["tolerance"], 1e-6 * abs(old["ours"]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="recompute, compare, write nothing")
+    parser.add_argument("--smoke", action="store_true", help="check in the small form")
+    parser.add_argument("--out", type=Path, default=README, help="where the page goes")
+    options = parser.parse_args(arguments)
+    if not options.check:
+        write_text(options.out, text(recorded()))
+        return 0
+    jax.config.update("jax_enable_x64", True)
+    problems = check(options.smoke)
+    for problem in problems:
+        print(f"differs: {problem}", file=sys.stderr)
+    return 3 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
