@@ -1,0 +1,265 @@
+"""The paper's experiments in smoke form, how they judge, and the command that runs them."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from scipy.integrate import trapezoid
+
+from jaxpref import InputError
+from jaxpref.cli import reproduce
+from jaxpref.cli.app import run
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Any:
+    """Return what imports an experiment by its name."""
+    sys.path.insert(0, str(EXPERIMENTS))
+    yield importlib.import_module
+    sys.path.remove(str(EXPERIMENTS))
+
+
+@pytest.fixture(scope="module")
+def claims(scripts: Any) -> dict[str, Any]:
+    """Return the claims of the smoke form."""
+    module = scripts("claims")
+    return module.compute(module.SMOKE)
+
+
+@pytest.fixture(scope="module")
+def verdicts(claims: dict[str, Any]) -> dict[str, str]:
+    """Return the verdict of each claim by its item."""
+    return {row["item"]: row["verdict"] for row in claims["comparison"]}
+
+
+# How a verdict comes about ------------------------------------------------------------------
+
+
+def judged(scripts: Any, error: float, corrected: float | None = None) -> str:
+    common = scripts("_common")
+    correction = None if corrected is None else common.Correction("so", corrected)
+    texts = {"paper": "", "ours": 0.0, "evidence": "", "correction": correction}
+    return common.judge("item", "claim", error=error, tolerance=1e-3, **texts)["verdict"]
+
+
+def test_a_verdict_follows_from_the_errors(scripts: Any) -> None:
+    assert judged(scripts, 0.0) == judged(scripts, 1e-3) == "holds"
+    assert judged(scripts, 1.0, 0.0) == "holds with a stated correction"
+    assert judged(scripts, 1.0) == judged(scripts, 1.0, 1.0) == "differs"
+    assert judged(scripts, float("nan")) == judged(scripts, 1.0, float("nan")) == "differs"
+
+
+def test_the_tolerance_is_half_a_unit_of_the_last_digit(scripts: Any) -> None:
+    common = scripts("_common")
+    assert common.printed_tolerance("0.9993") == pytest.approx(5e-5)
+    judge = lambda ours: common.judge_number("i", "c", "0.96", ours, "")["verdict"]  # noqa: E731
+    assert [judge(x) for x in (0.9551, 0.9649, 0.9549, 0.9651)] == ["holds"] * 2 + ["differs"] * 2
+
+
+def test_a_changed_verdict_and_a_missing_row_are_failures(
+    scripts: Any, claims: dict[str, Any]
+) -> None:
+    missed = scripts("_common").missed
+    assert missed(claims, claims) == []
+    other = copy.deepcopy(claims)
+    other["comparison"][0]["verdict"] = "differs"
+    dropped = other["comparison"].pop()
+    failures = missed(other, claims)
+    assert len(failures) == 2 and dropped["item"] in failures[1]
+    assert len(missed(other, claims, partial=True)) == 1
+    assert len(missed(other, None)) == sum(r["verdict"] != "holds" for r in other["comparison"])
+
+
+# The claims ---------------------------------------------------------------------------------
+
+
+def test_the_smoke_form_agrees_with_the_record(scripts: Any, claims: dict[str, Any]) -> None:
+    common = scripts("_common")
+    record = common.load(common.RESULTS / "claims")
+    assert [row["item"] for row in claims["comparison"]] == [
+        row["item"] for row in record["comparison"]
+    ]
+    assert common.missed(claims, record, partial=True) == []
+
+
+def test_printed_probabilities_that_are_wrong_are_found_and_right_ones_kept(
+    claims: dict[str, Any],
+) -> None:
+    rows = {row["item"]: row for row in claims["comparison"]}
+    # Eq. 3 by hand: odds 9999 * 2/98, and (9801/199) * 2/98.
+    odds = 0.9999 / 0.0001 * 0.02 / 0.98
+    assert rows["Example 1, p_ij^1"]["ours"] == pytest.approx(odds / (1 + odds), abs=1e-9)
+    assert rows["Example 1, p_ij^1"]["verdict"] == "differs"
+    assert rows["Section 3.1, p_ij^1"]["verdict"] == "differs"
+    assert rows["Example 1, p_ij^2"]["verdict"] == "holds"
+    assert rows["C.5.2, step 4, p_ij"]["ours"] == pytest.approx(99 * 2 / (99 * 2 + 98))
+    assert rows["Table C3, p_ij"]["verdict"] == rows["Table C3, p_i'j"]["verdict"] == "holds"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "Lemma 2",
+        "Theorem 1",
+        "After Eq. 10",
+        "Eq. 11",
+        "Eq. 12",
+        "B.2, Eq. B6",
+        "B.2, antiderivative",
+    ],
+)
+def test_statements_that_need_a_correction_get_it(verdicts: dict[str, str], item: str) -> None:
+    assert verdicts[item] == "holds with a stated correction"
+
+
+@pytest.mark.parametrize(
+    "item", ["Eq. 4", "Eq. 5", "Proposition 1", "Proposition 2, p_uv", "Theorem 2", "C.5.1, modes"]
+)
+def test_statements_that_are_right_hold(verdicts: dict[str, str], item: str) -> None:
+    assert verdicts[item] == "holds"
+
+
+def test_theorem_1_as_printed_fails_for_power_tails_only(claims: dict[str, Any]) -> None:
+    row = next(row for row in claims["comparison"] if row["item"] == "Theorem 1")
+    assert "no such p_kj for cauchit, student_t:3;" in row["why"]
+
+
+def test_the_spiky_density_obeys_the_assumptions_it_is_meant_to(scripts: Any) -> None:
+    density = scripts("claims_pairwise").spiky_density
+    near = np.linspace(2.9, 3.1, 200_001)
+    assert np.all(density(near) > 0) and density(np.array(3.0)) > 1
+    assert np.max(np.abs(np.diff(density(near)))) < 1e-3  # continuous: no jump on a fine grid
+    places = range(1, 9)
+    triangles = [trapezoid(density(g) - np.exp(-g), g) for g in map(_around, places)]
+    np.testing.assert_allclose(triangles, [4.0**-n / 2 for n in places], rtol=1e-3)
+
+
+def _around(n: int) -> np.ndarray:
+    return np.linspace(n - 4.0**-n, n + 4.0**-n, 4001)
+
+
+def test_integrated_areas_find_the_exact_ones(scripts: Any) -> None:
+    area = scripts("claims_rankings").area_by_definition
+    assert area(1.0, 1.0, 2.0, "uv") == pytest.approx(1 / 24, rel=1e-10)
+    assert area(2.0, 0.5, 3.0, "vu") == pytest.approx(0.25 / (6 * 8 * 9), rel=1e-10)
+
+
+# Derivatives --------------------------------------------------------------------------------
+
+
+def test_derivatives_agree_and_a_wrong_one_is_found(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = scripts("verify_gradients")
+    small = module.Config(links=("logistic", "cauchit"), tails=(0.1, 1e-12))
+    content = module.compute(small)
+    assert {row["verdict"] for row in content["comparison"]} == {"holds"}
+    monkeypatch.setattr(module, "closed_form", lambda link, x, y: np.exp(x - x))
+    rows = module.compute(small)["comparison"]
+    assert {r["item"].split(", ")[-1] for r in rows if r["verdict"] == "differs"} == {"closed form"}
+
+
+def test_the_complex_step_says_where_it_does_not_apply(scripts: Any) -> None:
+    module = scripts("verify_gradients")
+    small = module.Config(links=("probit",), tails=(0.1,))
+    assert "not applicable" in module.table(module.compute(small)["values"])
+
+
+# The command --------------------------------------------------------------------------------
+
+
+def test_reproduce_writes_results_and_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "folder"
+    code = run(["reproduce", "fig1", "fig2", "fig1", "--smoke", "--json", "--out", str(out)])
+    content = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert [item["item"] for item in content["items"]] == ["fig1", "fig2"]
+    assert all(item["verdicts"]["differs"] == 0 for item in content["items"])
+    for item in content["items"]:
+        result, figure = map(Path, item["files"])
+        assert str(tmp_path) not in result.read_text(encoding="utf-8")
+        assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_reproduce_ends_with_3_where_a_verdict_is_not_the_recorded_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scripts: Any,
+) -> None:
+    module = scripts("fig2_plackett_luce_regions")
+    monkeypatch.setattr(module, "proposition_2", lambda config, threshold, wrt: 1.0)
+    assert run(["reproduce", "fig2", "--smoke", "--out", str(tmp_path)]) == 3
+    assert "a check failed: Fig. 2" in capsys.readouterr().err
+
+
+def test_an_unknown_item_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["reproduce", "fig1", "claim", "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "fig1, fig2, claims, gradients" in " ".join(message.split())
+    assert "closest: 'claims'" in " ".join(message.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_experiments_the_message_says_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match="a clone of the repository"):
+        reproduce.find_experiments()
+
+
+# The page -----------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_the_results_say(scripts: Any) -> None:
+    summary = scripts("summary")
+    known = summary.recorded()
+    assert set(known) == set(summary.ITEMS.values())
+    page = summary.text(known)
+    assert (EXPERIMENTS / "README.md").read_text(encoding="utf-8") == page
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    headings = len(known)
+    assert len(rows) - headings == sum(len(content["comparison"]) for content in known.values())
+
+
+def test_the_page_finds_a_value_that_moved(scripts: Any, claims: dict[str, Any]) -> None:
+    compare = scripts("summary").compare
+    moved = copy.deepcopy(claims)
+    row = next(row for row in moved["comparison"] if row["item"] == "Table C3, p_ij")
+    row["ours"] += 0.01
+    assert compare(claims, claims) == []
+    assert compare(moved, claims) == [
+        f"Table C3, p_ij: {row['ours']} (recorded: {row['ours'] - 0.01})"
+    ]
+
+
+def test_importing_an_experiment_leaves_jax_as_it_was() -> None:
+    names = "_common, claims, summary, verify_gradients, fig1_bradley_terry_regions"
+    code = f"import jax, {names}; print(jax.config.jax_enable_x64)"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=EXPERIMENTS,
+        env={**os.environ, "PYTHONPATH": str(EXPERIMENTS.parent), "JAX_ENABLE_X64": "0"},
+    )
+    assert found.stdout.strip() == "False"
+    assert jax.config.read("jax_enable_x64")
