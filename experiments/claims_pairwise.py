@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,8 @@ def equation_2(seed: int, size: int) -> Iterator[Row]:
     error = 0.0
     for name in LINKS:
         link = by_name(name)
-        slope = jax.vmap(jax.grad(lambda a, b, link=link: implied_probability(a, b, link=link)))
+        p_ij = partial(implied_probability, link=link)
+        slope = jax.jit(jax.vmap(jax.grad(p_ij)))
         found = sensitivity(link.margin(p), link.margin(q), link=link)[0]
         error = max(error, float(np.max(np.abs(slope(p, q) / found - 1))))
     yield judge(

@@ -105,7 +105,8 @@ def autodiff(link: Link, *inputs: np.ndarray) -> np.ndarray:
     def p_ij(p: jax.Array, rest: jax.Array, q: jax.Array, q_rest: jax.Array) -> jax.Array:
         return implied_probability(p, q, complement_ik=rest, complement_kj=q_rest, link=link)
 
-    by_p, by_rest = jax.vmap(jax.grad(p_ij, argnums=(0, 1)))(*map(jnp.asarray, inputs))
+    slopes = jax.jit(jax.vmap(jax.grad(p_ij, argnums=(0, 1))))
+    by_p, by_rest = slopes(*map(jnp.asarray, inputs))
     return np.asarray(by_p - by_rest)
 
 

@@ -19,6 +19,7 @@ from scipy.integrate import trapezoid
 from jaxpref import InputError
 from jaxpref.cli import reproduce
 from jaxpref.cli.app import run
+from jaxpref.links import by_name
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -173,8 +174,13 @@ def test_derivatives_agree_and_a_wrong_one_is_found(
 
 def test_the_complex_step_says_where_it_does_not_apply(scripts: Any) -> None:
     module = scripts("verify_gradients")
-    small = module.Config(links=("probit",), tails=(0.1,))
-    assert "not applicable" in module.table(module.compute(small)["values"])
+    x, y = np.array([2.0, -3.0]), np.array([1.0, 0.5])
+    assert module.complex_step(by_name("probit"), x, y) is None
+    found = module.complex_step(by_name("logistic"), x, y)
+    np.testing.assert_allclose(found, module.truth(by_name("logistic"), x, y), rtol=1e-13)
+    row = {"link": "probit", "dtype": "float64", **dict.fromkeys(module.ROUTES, 1e-15)}
+    assert "not applicable" in module.table([row | {"complex step": None}])
+    assert "not applicable" not in module.table([row])
 
 
 # The command --------------------------------------------------------------------------------
