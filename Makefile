@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES ?= auto
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-slow lint types bench clean
 
 demo: $(VENV)/.demo  ## audit the bundled data sets and say where the results lie
 	$(BIN)/jaxpref demo
 
 test: $(VENV)/.test  ## install the test extra and run every test that needs no special machine
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+
+test-slow: $(VENV)/.test  ## the tests that take longer; continuous integration runs them too
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "slow and not gpu and not browser" tests
 
 lint: $(VENV)/.test  ## style and import order
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from jaxpref import links
 
@@ -18,6 +19,13 @@ LINKS = {
         links.student_t(30),
     )
 }
+
+SLOW = ("student_t(0.5)", "student_t(30)")
+EACH_LINK = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else pytest.param(name)
+    for name in LINKS
+]
+"""Names for ``parametrize``: the outer two of the three Student-t links only with -m slow."""
 
 _sizes = np.concatenate([[0.0], 10.0 ** np.linspace(-8, np.log10(700), 40), [700.0, 1.0]])
 MARGINS = np.concatenate([-_sizes[::-1], _sizes])

@@ -21,6 +21,8 @@ from jaxpref.cli import reproduce
 from jaxpref.cli.app import run
 from jaxpref.links import by_name
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 

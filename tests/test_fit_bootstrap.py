@@ -14,6 +14,8 @@ from tests import tolerances as tol
 from tests.test_fit_rankings import draw_rankings
 from tests.test_fit_uncertainty import repeated, votes_by_rater
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(11)
 
 

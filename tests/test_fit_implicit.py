@@ -14,6 +14,8 @@ from jaxpref.fit import fit_pairwise
 from jaxpref.fit.implicit import fit_scores
 from tests import tolerances as tol
 
+pytestmark = pytest.mark.slow
+
 SIZE = 6
 A, B = np.triu_indices(SIZE, 1)
 LAPLACIAN = 1e-10

@@ -25,7 +25,7 @@ class Logistic(Link):
         return -size - 2 * nx.log1p_unit(jnp.exp(-size))
 
     def probability(self, margin: ArrayLike) -> Float[Array, "..."]:
-        return jax.nn.sigmoid(nx.as_float(margin))
+        return _sigmoid(nx.as_float(margin))
 
     def log_probability(self, margin: ArrayLike) -> Float[Array, "..."]:
         return jax.nn.log_sigmoid(nx.as_float(margin))
@@ -69,6 +69,18 @@ class Logistic(Link):
 
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = float) -> Float[Array, "..."]:
         return jax.random.logistic(key, shape, dtype)
+
+
+@jax.custom_jvp
+def _sigmoid(x: ArrayLike) -> Float[Array, "..."]:
+    """Return the logistic function, with a derivative that does not round to 0 near 1."""
+    return jax.nn.sigmoid(x)
+
+
+@_sigmoid.defjvp
+def _sigmoid_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (change,) = map(jnp.asarray, primals), tangents
+    return _sigmoid(x), _sigmoid(x) * _sigmoid(-x) * change
 
 
 class Probit(Link):
