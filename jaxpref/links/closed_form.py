@@ -74,7 +74,7 @@ class Logistic(Link):
 @jax.custom_jvp
 def _sigmoid(x: ArrayLike) -> Float[Array, "..."]:
     """Return the logistic function, with a derivative that does not round to 0 near 1."""
-    return jax.nn.sigmoid(x)
+    return jax.nn.sigmoid(jnp.asarray(x))
 
 
 @_sigmoid.defjvp
