@@ -51,7 +51,7 @@ def test_the_printed_form_would_not_do():
 
 def test_slope_of_the_area():
     levels = np.array([1e-3, 0.5, 0.999, 1.001, 1.7, 2.5, 2.500001, 30.0, 1e4, 1e7])
-    got = jax.vmap(jax.grad(bradley_terry_area))(jnp.asarray(levels))
+    got = jax.jit(jax.vmap(jax.grad(bradley_terry_area)))(jnp.asarray(levels))
     with mp.workdps(DIGITS):
         exact = [float(mp.diff(references.bradley_terry_area, mp.mpf(float(m)))) for m in levels]
     np.testing.assert_allclose(got, exact, rtol=1e-11)
@@ -185,7 +185,7 @@ def test_no_boundary_between_one_over_m_plus_one_and_its_mirror():
 def test_no_gradient_of_a_boundary_is_nan_where_one_exists(name, dtype):
     y = jnp.asarray([-8.0, 0.0, 3.0, 80.0], dtype)
     ends = jp.region_boundary(y, 2.0, link=LINKS[name])
-    slopes = jax.vmap(jax.grad(lambda y: jp.region_boundary(y, 2.0, link=LINKS[name])))(y)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda y: jp.region_boundary(y, 2.0, link=LINKS[name]))))(y)
     assert jnp.isfinite(slopes)[jnp.isfinite(ends)].all()
 
 
