@@ -24,6 +24,8 @@ from jaxpref.fit.existence import ties_explained_by_growth
 from jaxpref.fit.outcomes import Cells, cell_terms, outcome_probabilities
 from tests import tolerances as tol
 
+pytestmark = pytest.mark.slow
+
 TIES = ("half", "davidson", "rao_kupper")
 LOG_PROBABILITY = {"logistic": log_expit, "probit": log_ndtr}
 BFGS = 5e-6

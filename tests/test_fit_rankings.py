@@ -24,6 +24,8 @@ from jaxpref.fit import fit_pairwise, fit_rankings
 from jaxpref.models import plackett_luce_log_probability
 from tests import tolerances as tol
 
+pytestmark = pytest.mark.slow
+
 
 def draw_rankings(seed: int, count: int, size: int, places: int, *, spread: float = 1.0):
     """Return rankings drawn from the model, partial where places < size, and the true scores."""

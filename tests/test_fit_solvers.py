@@ -15,6 +15,8 @@ from jaxpref.fit.linear import ItemGraph
 from jaxpref.links import logistic
 from tests import tolerances as tol
 
+pytestmark = pytest.mark.slow
+
 
 def random_data(seed: int, size: int, pairs: int, *, sd: float = 1.0) -> Comparisons:
     """Return connected counts of about `pairs` pairs, each won at least once by either."""

@@ -24,6 +24,8 @@ from jaxpref.fit import (
 from jaxpref.fit.uncertainty import generator
 from tests import tolerances as tol
 
+pytestmark = pytest.mark.slow
+
 
 def votes_by_rater(seed: int, size: int, raters: int, each: int) -> Comparisons:
     rng = np.random.default_rng(seed)

@@ -109,7 +109,12 @@ def test_lattice_points_are_where_they_should_be():
 
 @pytest.mark.parametrize(
     ("name", "wrt"),
-    [("probit", "ik"), ("cauchit", "intersection"), ("logistic", "l2"), ("logistic", "union")],
+    [
+        ("probit", "ik"),
+        ("cauchit", "intersection"),
+        pytest.param("logistic", "l2", marks=pytest.mark.slow),
+        ("logistic", "union"),
+    ],
 )
 def test_slope_of_the_quadrature(name, wrt):
     def area(m):
@@ -145,6 +150,7 @@ def test_areas_fall_with_the_threshold_and_stay_in_the_square(name, wrt):
     assert (jnp.diff(area) <= 1e-12).all() and (area > 0).all() and (area <= 1 + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_l2_lies_between_union_and_l1():
     for name in ("logistic",):
         union, l2, l1 = (
