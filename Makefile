@@ -11,7 +11,7 @@ demo: $(VENV)/.demo  ## audit the bundled data sets and say where the results li
 test: $(VENV)/.test  ## install the test extra and run every test that needs no special machine
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
-test-slow: $(VENV)/.test  ## the tests that take longer; continuous integration runs them too
+test-slow: $(VENV)/.test  ## the tests that take longer
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "slow and not gpu and not browser" tests
 
 lint: $(VENV)/.test  ## style and import order
