@@ -14,6 +14,7 @@ times longer when other work shares the processor.
 
 from __future__ import annotations
 
+import abc
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ class ItemGraph:
         return np.bincount(self.item_a, weight, size) + np.bincount(self.item_b, weight, size)
 
 
-class Solver:
+class Solver(abc.ABC):
     """Solves (L + ridge) x = b for right-hand sides whose columns sum to zero."""
 
     def solve(self, right: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
@@ -101,8 +102,9 @@ class Solver:
         found = self._solve(right)
         return found - found.mean(axis=0)
 
+    @abc.abstractmethod
     def _solve(self, right: Any) -> Any:
-        raise NotImplementedError
+        """Return a solution, up to a constant in each column."""
 
 
 class _Blocks(Solver):
