@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,25 @@ def weights(argument: str, values: Any, length: int) -> np.ndarray:
         place = f"{argument}[{bad[0]}]"
         raise InputError(f"{place}: expected a finite weight of at least 0; got {array[bad[0]]}")
     return read_only(array.astype(np.float64))
+
+
+def covariates(values: Any, length: int) -> dict[str, np.ndarray]:
+    """Return covariates as read-only float64 copies, finite and named."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"covariates: expected a mapping of names to arrays; got {values!r}")
+    found = {}
+    for name, given in values.items():
+        place = f"covariates[{name!r}]"
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{place}: expected a name as text; got {name!r}")
+        array = column(place, given, length)
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{place}: expected numbers; got {array.dtype}")
+        bad = np.flatnonzero(~np.isfinite(array))
+        if bad.size:
+            raise InputError(f"{place}[{bad[0]}]: expected a finite number; got {array[bad[0]]}")
+        found[name] = read_only(array.astype(np.float64))
+    return found
 
 
 def refuse_self_comparison(item_a: np.ndarray, item_b: np.ndarray, items: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxpref._checks import InputError, closest_names
@@ -43,11 +43,12 @@ class ColumnOptions:
     labels_a: Any = None
     labels_b: Any = None
     labels_tie: Any = None
+    covariates: Any = ()
 
     def name_columns(self) -> bool:
         """Whether any column is named, so that the table cannot be a counts matrix."""
         named = (self.item_a, self.item_b, self.winner, self.score_a, self.score_b)
-        return any(named) or bool(self.weight) or bool(self.rater)
+        return any(named) or bool(self.weight) or bool(self.rater) or bool(self.covariates)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Columns:
     rater: str | None
     labels: dict[str, int]
     accept_names: bool
+    covariates: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def ordered(self) -> bool:
@@ -79,6 +81,7 @@ class Columns:
             self.score_b,
             self.weight,
             self.rater,
+            *(name for names in self.covariates.values() for name in names),
         )
         return list(dict.fromkeys(name for name in roles if name is not None))
 
@@ -105,6 +108,7 @@ def resolve_columns(present: Sequence[str], options: ColumnOptions, source: str)
         _extra(table, "rater", options.rater, RATERS),
         labels,
         accept_names,
+        _covariates(table, options.covariates),
     )
 
 
@@ -203,6 +207,18 @@ def _extra(table: _Table, option: str, given: Any, known: tuple[str, ...]) -> st
     if given is not None:
         return table.named(option, given)
     return next((found for name in known if (found := table.find(name))), None)
+
+
+def _covariates(table: _Table, given: Any) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each covariate: one, or two whose difference it is."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+        raise InputError(f"covariates: expected a list of columns; got {given!r}")
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in given:
+        pair = isinstance(entry, tuple) and len(entry) == 2
+        names = tuple(table.named("covariates", name) for name in (entry if pair else (entry,)))
+        found[" - ".join(names)] = names
+    return found
 
 
 def _labels(

@@ -16,9 +16,11 @@ from jaxpref.data.rankings import Rankings
 
 RANKINGS = ("ranking", "ranking_id", "prompt_id", "ballot", "race")
 RANKS = ("rank", "place", "position")
+SCORES = ("score",)
 ITEMS = ("item", "model", "name")
 WEIGHTS, RATERS = ("weight",), ("rater", "worker")
 OWNER, RANK, ITEM, WEIGHT, RATER, ROW = "owner", "rank", "item", "weight", "rater", "row"
+SCORE = "score"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class LongOptions:
     weight: Any = None
     rater: Any = None
     unlisted: str = "ignored"
+    score: str | None = None
 
 
 def reduce_long(source: Source, options: LongOptions) -> Rankings:
@@ -45,6 +48,8 @@ def reduce_long(source: Source, options: LongOptions) -> Rankings:
         _text(columns[key], schema).alias(key) for key in (OWNER, ITEM, RATER) if key in columns
     ]
     numbers = [_number(columns[key], schema).alias(key) for key in (RANK, WEIGHT) if key in columns]
+    if SCORE in columns:
+        numbers.append((-_number(columns[SCORE], schema)).alias(RANK))
     filled = ~pl.all_horizontal(pl.col(list(dict.fromkeys(columns.values()))).is_null())
     rows = frame.with_row_index(ROW).filter(filled).select(ROW, *text, *numbers).collect()
     if rows.height == 0:
@@ -56,12 +61,17 @@ def reduce_long(source: Source, options: LongOptions) -> Rankings:
 def _columns(present: list[str], options: LongOptions, label: str) -> dict[str, str]:
     """Return which column says what."""
     found: dict[str, str] = {}
-    known = {OWNER: RANKINGS, RANK: RANKS, ITEM: ITEMS, WEIGHT: WEIGHTS, RATER: RATERS}
-    given = {OWNER: options.ranking, RANK: options.rank, ITEM: options.item,
+    if options.rank is not None and options.score is not None:
+        raise InputError("rank, score: expected one column to order by; got both")
+    known = {OWNER: RANKINGS, RANK: RANKS, SCORE: SCORES, ITEM: ITEMS,
+             WEIGHT: WEIGHTS, RATER: RATERS}  # fmt: skip
+    given = {OWNER: options.ranking, RANK: options.rank, SCORE: options.score, ITEM: options.item,
              WEIGHT: options.weight, RATER: options.rater}  # fmt: skip
     lower = {name.strip().lower(): name for name in present}
     for role, names in known.items():
-        if given[role] is False:
+        if given[role] is False or (role == SCORE and RANK in found):
+            continue
+        if role == RANK and options.score is not None:
             continue
         option = "ranking" if role == OWNER else role
         wanted = given[role]
@@ -74,10 +84,11 @@ def _columns(present: list[str], options: LongOptions, label: str) -> dict[str, 
         match = next((lower[name] for name in names if name in lower), None)
         if match is not None:
             found[role] = match
-        elif role in (OWNER, RANK, ITEM):
+        elif role in (OWNER, SCORE, ITEM):
+            option = "rank, or score," if role == SCORE else option
             raise InputError(
                 f"{label}: cannot tell which column holds the {option}; its columns are "
-                f"{', '.join(map(repr, present)) or 'none'}; name it with {option}="
+                f"{', '.join(map(repr, present)) or 'none'}; name it with {option.split(',')[0]}="
             )
     return found
 
@@ -110,13 +121,15 @@ def _number(name: str, schema: Any) -> pl.Expr:
 def _refuse_rows(source: Source, columns: dict[str, str], rows: pl.DataFrame) -> None:
     """Raise for the first row that cannot be used, and count those like it."""
     name = {role: columns[role] for role in columns}
+    order = "a rank" if RANK in name else "a score"
+    name.setdefault(RANK, name.get(SCORE, ""))
     problems: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]] = [
         (pl.col(OWNER).is_null(),
          lambda raw: f"{name[OWNER]}: expected the name of a ranking; it is missing"),
         (pl.col(ITEM).is_null(),
          lambda raw: f"{name[ITEM]}: expected the name of an item; it is missing"),
         (pl.col(RANK).is_null(),
-         lambda raw: f"{name[RANK]}: expected a rank, a finite number; got {raw[name[RANK]]!r}"),
+         lambda raw: f"{name[RANK]}: expected {order}, a finite number; got {raw[name[RANK]]!r}"),
         (pl.struct(OWNER, ITEM).is_first_distinct().not_()
          & pl.col(OWNER).is_not_null() & pl.col(ITEM).is_not_null(),
          lambda raw: f"{raw[name[ITEM]]!r} is listed twice in ranking {raw[name[OWNER]]!r}"),

@@ -22,6 +22,8 @@ from jaxpref.data.comparisons import Comparisons
 # Names of the columns of the grouped table; "row" counts from 0.
 A, B, SAID, RATER, WEIGHT, ROW = "a", "b", "said", "rater", "weight", "row"
 KEYS = [A, B, SAID, RATER]
+# Covariates are numbered: their names may be those of the columns above.
+COVARIATE = "covariate "
 # Rows in memory at a time.
 PORTION = 2_000_000
 
@@ -153,6 +155,10 @@ def _group_part(
         keys.append(_score_outcome(columns, schema).alias(SAID))
     if columns.rater is not None:
         keys.append(_key(columns.rater, schema).alias(RATER))
+    keys += [
+        _covariate(names, schema).alias(f"{COVARIATE}{k}")
+        for k, names in enumerate(columns.covariates.values())
+    ]
     weight = pl.lit(1.0) if columns.weight is None else _number(columns.weight, schema)
     bad = ~(weight.is_finite() & (weight >= 0)).fill_null(False)
     number = (pl.col(ROW).cast(pl.Int64) + row).alias(ROW)
@@ -179,7 +185,7 @@ def _is_text(frame: pl.LazyFrame, name: str) -> bool:
 
 def _merge_groups(groups: pl.DataFrame) -> pl.DataFrame:
     """Add up groups of the same keys from different portions."""
-    keys = [name for name in KEYS if name in groups.columns]
+    keys = [name for name in groups.columns if name in KEYS or name.startswith(COVARIATE)]
     return groups.group_by(keys).agg(
         pl.col(WEIGHT, "rows", "bad_rows").sum(), pl.col(ROW, "bad_row").min()
     )
@@ -203,6 +209,21 @@ def _number(name: str, schema: Mapping[str, Any]) -> pl.Expr:
     if schema[name] in (pl.Categorical, pl.Enum, pl.String):
         column = column.str.strip_chars()
     return column.cast(pl.Float64, strict=False)
+
+
+def _covariate(names: tuple[str, ...], schema: Mapping[str, Any]) -> pl.Expr:
+    """Return a covariate, or the difference of two columns; true is 1; null where no number."""
+    parts = []
+    for name in names:
+        part = _number(name, schema)
+        if schema[name] in (pl.Categorical, pl.Enum, pl.String):
+            said = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
+            part = pl.coalesce(
+                part, pl.when(said == "true").then(1.0).when(said == "false").then(0.0)
+            )
+        parts.append(part)
+    value = parts[0] if len(parts) == 1 else parts[0] - parts[1]
+    return pl.when(value.is_finite()).then(value + 0.0).otherwise(None)
 
 
 def _score_outcome(columns: Columns, schema: Mapping[str, Any]) -> pl.Expr:
@@ -300,6 +321,9 @@ def _problems(
         missing = f"{columns.rater}: expected the name of a rater; it is missing"
         hint = " (rater=False leaves raters out)"
         checks.append((pl.col(RATER).is_null(), lambda raw: missing + hint))
+    for k, names in enumerate(columns.covariates.values()):
+        unknown = pl.col(f"{COVARIATE}{k}").is_null()
+        checks.append((unknown, lambda raw, names=names: _bad_covariate(raw, names)))
     return checks
 
 
@@ -355,6 +379,12 @@ def _bad_score(raw: dict[str, Any], columns: Columns) -> str:
     return "expected two scores"
 
 
+def _bad_covariate(raw: dict[str, Any], names: tuple[str, ...]) -> str:
+    """Describe a covariate that is missing or no number."""
+    said = " and ".join(_said(raw[name]) for name in names)
+    return f"{', '.join(names)}: expected a finite number for a covariate; got {said}"
+
+
 def _bad_weight(raw: dict[str, Any], columns: Columns) -> str:
     """Describe a weight that is missing, negative or not finite."""
     said = _said(raw[columns.weight or ""])
@@ -378,7 +408,9 @@ def _cells(groups: pl.DataFrame, items: tuple[str, ...], columns: Columns) -> Co
     """Sum the groups of equal items and rater, the outcomes side by side."""
     raters = _sorted_names(groups[RATER]) if columns.rater is not None else ()
     outcome, weight = pl.col("outcome"), pl.col(WEIGHT)
+    keys = [f"{COVARIATE}{k}" for k in range(len(columns.covariates))]
     table = groups.select(
+        *keys,
         _codes(A, items).alias(A),
         _codes(B, items).alias(B),
         (_codes(RATER, raters) if raters else pl.lit(0, pl.Int32)).alias(RATER),
@@ -386,9 +418,9 @@ def _cells(groups: pl.DataFrame, items: tuple[str, ...], columns: Columns) -> Co
           for name, sign in (("wins_a", 1), ("wins_b", -1), ("ties", 0))),
     )  # fmt: skip
     if not columns.ordered:
-        table = _forget_order(table)
-    cells = table.group_by(A, B, RATER).agg(pl.col("wins_a", "wins_b", "ties").sum())
-    cells = cells.sort(A, B, RATER)
+        table = _forget_order(table, keys)
+    cells = table.group_by(A, B, RATER, *keys).agg(pl.col("wins_a", "wins_b", "ties").sum())
+    cells = cells.sort(A, B, RATER, *keys)
     column = {name: cells[name].to_numpy() for name in cells.columns}
     rater = column[RATER] if raters else None
     return Comparisons(
@@ -400,10 +432,11 @@ def _cells(groups: pl.DataFrame, items: tuple[str, ...], columns: Columns) -> Co
         column["ties"],
         rater,
         raters,
+        {name: column[key] for name, key in zip(columns.covariates, keys, strict=True)},
     )
 
 
-def _forget_order(table: pl.DataFrame) -> pl.DataFrame:
+def _forget_order(table: pl.DataFrame, covariates: list[str]) -> pl.DataFrame:
     """Put the items of each row in the order of `items`: the winner was not shown first."""
     swap = pl.col(A) > pl.col(B)
     return table.with_columns(
@@ -411,4 +444,8 @@ def _forget_order(table: pl.DataFrame) -> pl.DataFrame:
         pl.when(swap).then(A).otherwise(B).alias(B),
         pl.when(swap).then(pl.col("wins_b")).otherwise("wins_a").alias("wins_a"),
         pl.when(swap).then(pl.col("wins_a")).otherwise("wins_b").alias("wins_b"),
+        *(
+            pl.when(swap).then(0.0 - pl.col(name)).otherwise(name).alias(name)
+            for name in covariates
+        ),
     )

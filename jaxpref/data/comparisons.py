@@ -7,7 +7,7 @@ their number follows the items compared, not the rows of the file they came from
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -54,6 +54,10 @@ class Comparisons:
         Indices into `raters`, or None where raters are not known.
     raters : tuple of str
         The raters' names, empty where they are not known.
+    covariates : mapping of str to ndarray of float64, shape (C,)
+        Numbers that go with each cell, such as a difference in length of the two answers; a cell
+        holds comparisons with the same ones. :func:`jaxpref.fit.fit_pairwise` uses those it is
+        told to.
 
     Raises
     ------
@@ -88,6 +92,7 @@ class Comparisons:
     ties: np.ndarray
     rater: np.ndarray | None = None
     raters: tuple[str, ...] = field(default=())
+    covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -102,6 +107,7 @@ class Comparisons:
             put(self, "rater", _arrays.index("rater", self.rater, len(self.raters), length))
         elif self.raters:
             raise InputError("raters: expected no names where rater is None; got names")
+        put(self, "covariates", _arrays.covariates(self.covariates, length))
         _arrays.refuse_self_comparison(self.item_a, self.item_b, self.items)
 
     @classmethod
@@ -196,6 +202,7 @@ class Comparisons:
         labels_a: Any = None,
         labels_b: Any = None,
         labels_tie: Any = None,
+        covariates: Sequence[str | tuple[str, str]] = (),
     ) -> Comparisons:
         """Build comparisons from a pandas, polars or pyarrow table, one comparison a row.
 
@@ -207,6 +214,8 @@ class Comparisons:
             Columns, as in :func:`jaxpref.data.read_comparisons`.
         labels_a, labels_b, labels_tie : label or sequence of labels, optional
             What the winner column says, as in :func:`jaxpref.data.read_comparisons`.
+        covariates : sequence of str or (str, str), optional
+            Columns of numbers to keep, as in :func:`jaxpref.data.read_comparisons`.
 
         Returns
         -------
@@ -231,8 +240,9 @@ class Comparisons:
         from jaxpref.data._frames import read_frame
 
         options = ColumnOptions(
-            item_a, item_b, winner, score_a, score_b, weight, rater, labels_a, labels_b, labels_tie
-        )
+            item_a, item_b, winner, score_a, score_b, weight, rater, labels_a, labels_b, labels_tie,
+            covariates,
+        )  # fmt: skip
         return read_frame(frame, options)
 
     @property
@@ -316,7 +326,22 @@ class Comparisons:
             np.zeros_like(half),
             self.rater,
             self.raters,
+            self.covariates,
         )
+
+    def without_ties(self) -> Comparisons:
+        """Return the comparisons that somebody won.
+
+        Examples
+        --------
+        >>> one, two = np.array([0]), np.array([1])
+        >>> votes = Comparisons(("x", "y"), one, two, 3.0 * two, 0.0 * two, 1.0 * two)
+        >>> votes.without_ties().num_comparisons
+        3.0
+        """
+        won = self.wins_a, self.wins_b, np.zeros_like(self.ties)
+        columns = self.item_a, self.item_b, *won, self.rater, self.raters, self.covariates
+        return Comparisons(self.items, *columns)
 
     def select(self, names: str | Iterable[str]) -> Comparisons:
         """Keep only the comparisons among some items.
@@ -356,6 +381,7 @@ class Comparisons:
             self.ties[keep],
             rater,
             raters,
+            {name: column[keep] for name, column in self.covariates.items()},
         )
 
     def drop(self, names: str | Iterable[str]) -> Comparisons:
@@ -390,6 +416,8 @@ class Comparisons:
             return NotImplemented
         if (self.items, self.raters) != (other.items, other.raters):
             return False
+        if list(self.covariates) != list(other.covariates):
+            return False
         return all(
             np.array_equal(mine, yours)
             for mine, yours in zip(self._columns(), other._columns(), strict=True)
@@ -400,7 +428,8 @@ class Comparisons:
     def _columns(self) -> tuple[np.ndarray, ...]:
         """Return the arrays, one row per cell; no rater counts as an empty array."""
         rater = np.empty(0, np.int32) if self.rater is None else self.rater
-        return (self.item_a, self.item_b, self.wins_a, self.wins_b, self.ties, rater)
+        counts = self.item_a, self.item_b, self.wins_a, self.wins_b, self.ties
+        return (*counts, rater, *self.covariates.values())
 
     def __repr__(self) -> str:
         ties = f" ({_arrays.amount(self.num_ties, 'tie')})" if self.num_ties else ""

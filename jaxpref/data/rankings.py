@@ -167,6 +167,7 @@ class Rankings:
         *,
         ranking: str | None = None,
         rank: str | None = None,
+        score: str | None = None,
         item: str | None = None,
         weight: str | Literal[False] | None = None,
         rater: str | Literal[False] | None = None,
@@ -178,7 +179,7 @@ class Rankings:
         ----------
         frame : DataFrame, LazyFrame or Table
             Anything that narwhals reads, or a Hugging Face dataset.
-        ranking, rank, item, weight, rater : str, optional
+        ranking, rank, score, item, weight, rater : str, optional
             Columns, as in :func:`jaxpref.data.read_rankings`.
         unlisted : {"ignored", "last"}
             What a ranking says about items it does not list.
@@ -200,7 +201,7 @@ class Rankings:
         from jaxpref.data._frames import frame_rows
         from jaxpref.data._long import LongOptions, reduce_long
 
-        options = LongOptions(ranking, rank, item, weight, rater, unlisted)
+        options = LongOptions(ranking, rank, item, weight, rater, unlisted, score)
         return reduce_long(frame_rows(frame), options)
 
     @property

@@ -13,6 +13,7 @@ def read_rankings(
     *,
     ranking: str | None = None,
     rank: str | None = None,
+    score: str | None = None,
     item: str | None = None,
     weight: str | Literal[False] | None = None,
     rater: str | Literal[False] | None = None,
@@ -29,9 +30,10 @@ def read_rankings(
         a list is a group of tied items; or an object whose ``ranking`` is such a list, with an
         optional ``weight`` and ``rater``. A table has one row for each item of each ranking;
         equal ranks are ties, and only the order of ranks counts.
-    ranking, rank, item : str, optional
+    ranking, rank, score, item : str, optional
         Columns of a table. When left out: ``ranking``, ``ranking_id``, ``prompt_id``, ``ballot`` or
-        ``race``; ``rank``, ``place`` or ``position`` (1 is best); ``item``, ``model`` or ``name``.
+        ``race``; ``rank``, ``place`` or ``position`` (1 is best), or else ``score`` (the highest is
+        best); ``item``, ``model`` or ``name``.
     weight, rater : str or False, optional
         Columns of a table that say one thing for the whole of a ranking. When left out:
         ``weight``; ``rater`` or ``worker``, where there are such; False reads none.
@@ -68,5 +70,5 @@ def read_rankings(
     from jaxpref.data._long import LongOptions
     from jaxpref.data._ranking_files import read_ranking_file
 
-    options = LongOptions(ranking, rank, item, weight, rater, unlisted)
+    options = LongOptions(ranking, rank, item, weight, rater, unlisted, score)
     return read_ranking_file(path, options, format)

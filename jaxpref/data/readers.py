@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from jaxpref._checks import InputError
 from jaxpref.data._columns import ColumnOptions
 from jaxpref.data.comparisons import Comparisons
 
@@ -22,6 +24,7 @@ def read_comparisons(
     labels_a: Any = None,
     labels_b: Any = None,
     labels_tie: Any = None,
+    covariates: Sequence[str | tuple[str, str]] = (),
     format: str | None = None,
 ) -> Comparisons:
     """Read pairwise comparisons, one a row, or a square matrix of counts.
@@ -53,6 +56,11 @@ def read_comparisons(
         ``model_b``, ``item_a`` and ``item_b``, the row's two names; ``tie``, ``draw``,
         ``tie (bothbad)``, ``both_bad``. The row's names are no labels once both labels_a and
         labels_b are given. Anything else is refused: never a tie.
+    covariates : sequence of str or (str, str), optional
+        Columns of numbers to keep with the comparisons, true and false as 1 and 0; a pair of
+        columns stands for the first minus the second, as for a length of either answer. Rows of
+        different numbers are different cells. Where the winner stands first, they are turned
+        around with the two items.
     format : str, optional
         ``"csv"``, ``"tsv"``, ``"jsonl"``, ``"parquet"`` or ``"counts"`` for a file whose name
         does not say.
@@ -86,7 +94,12 @@ def read_comparisons(
     """
     from jaxpref.data._files import read_file
 
+    if format == "counts" and covariates:
+        raise InputError(
+            "covariates: expected none with a matrix of counts, which holds no columns"
+        )
     options = ColumnOptions(
-        item_a, item_b, winner, score_a, score_b, weight, rater, labels_a, labels_b, labels_tie
-    )
+        item_a, item_b, winner, score_a, score_b, weight, rater, labels_a, labels_b, labels_tie,
+        covariates,
+    )  # fmt: skip
     return read_file(path, options, format)
