@@ -1,0 +1,1 @@
+"""Language models trained on preferences: decoders, data, losses, training, probes."""
