@@ -15,7 +15,15 @@ from ._checks import (
 )
 from .audit import AuditReport, audit, network_sensitivity
 from .data import Comparisons, Rankings, read_comparisons, read_rankings
-from .fit import FitResult, RankingFit, bootstrap, fit_pairwise, fit_rankings
+from .fit import (
+    FitResult,
+    RankingFit,
+    bootstrap,
+    fit_components,
+    fit_pairwise,
+    fit_rankings,
+    fit_scores,
+)
 from .integrate import AreaEstimate, plackett_luce_monte_carlo_area, region_area
 from .links import Link, LinkReport, check_link
 from .models import (
@@ -78,6 +86,8 @@ __all__ = [
     "read_rankings",
     "FitResult",
     "fit_pairwise",
+    "fit_components",
+    "fit_scores",
     "RankingFit",
     "fit_rankings",
     "bootstrap",

@@ -1,5 +1,6 @@
 """Maximum-likelihood and MAP scores from comparisons and rankings, with their uncertainty."""
 
+from .base import LeaderboardRow
 from .bootstrap import BootstrapResult, bootstrap
 from .components import fit_components
 from .design import Effect
@@ -7,7 +8,7 @@ from .implicit import ScoreFit, fit_scores
 from .pairwise import fit_pairwise
 from .rankings import fit_rankings
 from .rankings_result import RankingFit
-from .result import FitResult, LeaderboardRow, OutcomeProbabilities
+from .result import FitResult, OutcomeProbabilities
 from .uncertainty import (
     Interval,
     expected_information,

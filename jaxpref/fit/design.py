@@ -8,14 +8,14 @@ themselves: s_i = sum_k x_ik gamma_k + u_i, with the prior on the deviations u.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .._checks import DataError, InputError, show
-from ..data.comparisons import Comparisons
+from .._checks import DataError, InputError, check_option, show
+from ..data.comparisons import Comparisons, PairCounts
 from ..links import Link
 from .outcomes import Cells
 
@@ -147,6 +147,43 @@ def build_design(
         ridge,
         own_scores,
     )
+
+
+def named_covariates(
+    comparisons: Comparisons, given: Covariates | Sequence[str] | None
+) -> Covariates | None:
+    """Return covariates of comparisons by name: as given, or looked up in the comparisons.
+
+    Raises
+    ------
+    InputError
+        For a name that the comparisons do not have.
+    """
+    if given is None or isinstance(given, Mapping):
+        return given
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InputError(
+            f"comparison_covariates: expected names, or a mapping of names to arrays; got "
+            f"{show(given)}"
+        )
+    for name in given:
+        check_option("comparison_covariates", name, tuple(comparisons.covariates))
+    return {name: comparisons.covariates[name] for name in given}
+
+
+def plain_design(pairs: PairCounts, num_items: int, link: Link, ridge: float) -> Design:
+    """Return the design of scores alone.
+
+    >>> one, two = np.array([0]), np.array([1])
+    >>> counts = PairCounts(one, two, one + 3.0, one + 2.0, one + 0.0)
+    >>> from jaxpref.links import logistic
+    >>> plain_design(counts, 2, logistic, 0.0).num_effects
+    0
+    """
+    a, b = pairs.item_a.astype(np.int64), pairs.item_b.astype(np.int64)
+    cells = Cells(pairs.wins_a, pairs.wins_b, pairs.ties)
+    none, nothing = np.zeros((len(a), 0)), np.zeros((num_items, 0))
+    return Design(a, b, cells, none, nothing, nothing, (), num_items, link, None, ridge, True)
 
 
 def _stack(columns: list[np.ndarray], length: int) -> Float64[np.ndarray, "rows columns"]:

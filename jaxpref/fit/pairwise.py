@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from .._checks import (
-    ConvergenceError,
     DataError,
     DisconnectedComparisonsError,
     InputError,
     TiesError,
-    check_between,
-    check_count,
     check_option,
-    check_positive,
 )
 from ..data.comparisons import Comparisons, PairCounts
 from ..links import Link, logistic
 from ._host import float64
+from ._limits import check_limits, check_ridge, check_two_items, require_converged
 from .careful import fit_carefully, lost_coefficient
-from .design import Covariates, Design, Effect, EffectKind, build_design
+from .design import (
+    Covariates,
+    Design,
+    Effect,
+    EffectKind,
+    build_design,
+    named_covariates,
+    plain_design,
+)
 from .existence import Connection, connection, refuse_unbounded_ties
 from .inexact import fit_fast
 from .likelihood import pair_terms
-from .outcomes import TIE_MODELS, Cells
+from .outcomes import TIE_MODELS
 from .result import FitResult
 
-TIES = ("refuse", "half", *TIE_MODELS)
+TIES = ("refuse", "half", "drop", *TIE_MODELS)
 _CONCAVE = ("logistic", "probit", "laplace")
+_SEPARABLE = (
+    " Perhaps there is no maximum: an order effect or covariate that decides every comparison "
+    "grows for ever."
+)
 _FAST_ITEMS = 24
 """Below this many items factoring costs less than looking for a way around it."""
 
@@ -73,7 +83,7 @@ def fit_pairwise(
     ridge: float = 0.0,
     order_effect: bool = False,
     item_covariates: Covariates | None = None,
-    comparison_covariates: Covariates | None = None,
+    comparison_covariates: Covariates | Sequence[str] | None = None,
     tolerance: float = 1e-10,
     max_steps: int = 200,
     throw: bool = True,
@@ -94,9 +104,10 @@ def fit_pairwise(
         are those of the cells.
     link : Link
         Symmetric, with a concave log-probability: logistic, probit or laplace, or a user's own.
-    ties : {"refuse", "half", "rao_kupper", "davidson"}
-        "refuse" raises if there are any; "half" counts a tie as half a win for both; the others
-        model ties as a third outcome and estimate the parameter (:mod:`jaxpref.fit.outcomes`).
+    ties : {"refuse", "half", "drop", "rao_kupper", "davidson"}
+        "refuse" raises if there are any; "half" counts a tie as half a win for both; "drop" leaves
+        them out; the others model ties as a third outcome and estimate the parameter
+        (:mod:`jaxpref.fit.outcomes`).
     ridge : float, >= 0
         The strength rho of a Gaussian prior of variance 1/rho on every score (on its deviation
         from the item covariates, if there are any). Above 0 the scores always exist, also across
@@ -106,10 +117,10 @@ def fit_pairwise(
     item_covariates : mapping of str to (items,), optional
         Features of the items that explain their scores, by name; centred. Needs a ridge, without
         which scores and covariates explain the same.
-    comparison_covariates : mapping of str to (cells,), optional
+    comparison_covariates : mapping of str to (cells,), or sequence of str, optional
         Features of each comparison that add to the margin of its `item_a`, such as a difference
         in length of two answers ("style control"); one value for each entry of
-        ``comparisons.item_a``.
+        ``comparisons.item_a``. Names alone stand for ``comparisons.covariates``.
     tolerance : float, > 0
         Stop when a Newton step moves no score by more than this (relative to the largest score
         where that exceeds 1).
@@ -162,15 +173,16 @@ def fit_pairwise(
     >>> round(fit.margin("Milwaukee", "Baltimore"), 3)  # Agresti 1990, section 10.6
     1.581
     """
+    if not isinstance(comparisons, Comparisons):
+        raise InputError(f"comparisons: expected Comparisons; got {type(comparisons).__name__}")
     options = _check_options(
-        comparisons,
         Options(
             link,
             ties,
             ridge,
             order_effect,
             item_covariates,
-            comparison_covariates,
+            named_covariates(comparisons, comparison_covariates),
             tolerance,
             max_steps,
         ),
@@ -180,21 +192,24 @@ def fit_pairwise(
     connected = connection(comparisons, pairs)
     _refuse_separation(comparisons, pairs, connected, options)
     fit = _fit(comparisons, pairs, connected, options)
-    if throw and fit.status != "converged":
-        raise ConvergenceError(_not_converged(fit, options))
+    if throw:
+        require_converged(
+            fit,
+            "fit_pairwise",
+            tolerance,
+            moved="a score",
+            gradient=f"{fit.gradient_norm:.3g} comparisons",
+            perhaps=_SEPARABLE if fit.effects else "",
+        )
     return fit
 
 
-def _check_options(comparisons: Comparisons, options: Options) -> Options:
-    if not isinstance(comparisons, Comparisons):
-        raise InputError(f"comparisons: expected Comparisons; got {type(comparisons).__name__}")
+def _check_options(options: Options) -> Options:
     if not isinstance(options.link, Link):
         raise InputError(f"link: expected a jaxpref Link; got {options.link!r}")
     check_option("ties", options.ties, TIES)
     _check_ridge(options)
-    if options.tolerance != 1e-10:
-        check_positive("tolerance", options.tolerance)
-    check_count("max_steps", options.max_steps)
+    check_limits(options.tolerance, options.max_steps)
     if not isinstance(options.order_effect, bool):
         raise InputError(f"order_effect: expected True or False; got {options.order_effect!r}")
     if options.ties == "davidson" and options.link.name != "logistic":
@@ -211,9 +226,7 @@ def _check_ridge(options: Options) -> None:
     ridge, explained = options.ridge, bool(options.item_covariates)
     if isinstance(ridge, float) and math.isinf(ridge) and ridge > 0 and explained:
         return
-    if not (type(ridge) is float and ridge == 0):
-        what = "a finite number of at least 0"
-        check_between("ridge", ridge, 0.0, np.finfo(float).max, what=what)
+    check_ridge(ridge)
     if explained and ridge == 0:
         raise InputError(
             "ridge: expected a number above 0 with item_covariates (math.inf for no deviations "
@@ -245,17 +258,18 @@ def _settle_ties(comparisons: Comparisons, ties: str) -> Comparisons:
         return comparisons
     if ties == "half":
         return comparisons.with_ties_as_half_wins()
+    if ties == "drop":
+        return comparisons.without_ties()
     raise TiesError(
         f"comparisons: {comparisons.num_ties:g} of the comparisons are ties, and what a tie means "
         'is yours to say: pass ties="half" (--ties half) to count each as half a win for both '
-        'items, ties="davidson" or "rao_kupper" to model them, or drop them'
+        'items, ties="davidson" or "rao_kupper" to model them, or ties="drop" to leave them out'
     )
 
 
 def _observed(comparisons: Comparisons) -> PairCounts:
     """Return the counts of the pairs that were compared, after checking that there are some."""
-    if comparisons.num_items < 2:
-        raise DataError(f"comparisons: expected at least two items; got {comparisons.num_items}")
+    check_two_items("comparisons", comparisons.num_items)
     pairs = _as_pairs(comparisons)
     if not len(pairs.item_a):
         raise DataError("comparisons: expected at least one comparison; every count is zero")
@@ -319,12 +333,7 @@ def _design(comparisons: Comparisons, pairs: PairCounts, options: Options) -> De
             item_covariates=options.item_covariates,
             comparison_covariates=options.comparison_covariates,
         )
-    a, b = pairs.item_a.astype(np.int64), pairs.item_b.astype(np.int64)
-    cells = Cells(pairs.wins_a, pairs.wins_b, pairs.ties)
-    size = comparisons.num_items
-    none, nothing = np.zeros((len(a), 0)), np.zeros((size, 0))
-    columns = none, nothing, nothing, ()
-    return Design(a, b, cells, *columns, size, options.link, None, options.ridge, True)
+    return plain_design(pairs, comparisons.num_items, options.link, options.ridge)
 
 
 def _as_result(
@@ -373,22 +382,4 @@ def _effects(design: Design, found: dict[str, Any]) -> tuple[Effect, ...]:
     return tuple(
         Effect(name, kind, float(estimate), float(error))
         for (name, kind), estimate, error in zip(named, estimates, errors, strict=True)
-    )
-
-
-def _not_converged(fit: FitResult, options: Options) -> str:
-    reason = (
-        "ran out of steps" if fit.status == "max_steps" else "found no direction that still climbs"
-    )
-    separable = (
-        ""
-        if not fit.effects
-        else " Perhaps there is no maximum: an order effect or covariate that decides every "
-        "comparison grows for ever."
-    )
-    return (
-        f"fit_pairwise {reason} after {fit.steps}: the last step moved a score by "
-        f"{fit.step_size:.3g} (tolerance {options.tolerance:g}) and the largest gradient is "
-        f"{fit.gradient_norm:.3g} comparisons.{separable} Raise max_steps, or add a prior with "
-        "ridge=...; throw=False returns the unfinished fit"
     )

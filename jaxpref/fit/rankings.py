@@ -6,24 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import (
-    ConvergenceError,
     DataError,
     DisconnectedComparisonsError,
     InputError,
     TiesError,
-    check_between,
-    check_count,
     check_option,
-    check_positive,
 )
 from ..data.graph import Components, describe_separation, strong_components, weak_components
 from ..data.rankings import Rankings, group_starts, rank_count
 from ._host import float64
+from ._limits import check_limits, check_ridge, check_two_items, require_converged
+from .base import Status
 from .newton import CONVERGED, STALLED
-from .rankings_newton import RankingNewtonResult, maximise_rankings
+from .rankings_newton import maximise_rankings
 from .rankings_result import RankingFit
 from .rankings_setup import Prepared, prepare
-from .result import Status
 
 RANKING_TIES = ("refuse", "davidson_luce")
 
@@ -142,8 +139,15 @@ def fit_rankings(
         components=components,
         islands=islands,
     )
-    if throw and status != "converged":
-        raise ConvergenceError(_not_converged(fit, found, tolerance))
+    if throw:
+        require_converged(
+            fit,
+            "fit_rankings",
+            tolerance,
+            moved="a parameter",
+            gradient=f"{fit.gradient_norm:.3g}",
+            perhaps=f" The scores span {float(np.ptp(fit.scores)):.3g} nats.",
+        )
     return fit
 
 
@@ -184,11 +188,9 @@ def _check_options(
             f"{type(rankings).__name__}"
         )
     check_option("ties", ties, RANKING_TIES)
-    check_between("ridge", ridge, 0.0, np.finfo(float).max, what="a finite number of at least 0")
-    check_positive("tolerance", tolerance)
-    check_count("max_steps", max_steps)
-    if rankings.num_items < 2:
-        raise DataError(f"rankings: expected at least two items; got {rankings.num_items}")
+    check_ridge(ridge)
+    check_limits(tolerance, max_steps)
+    check_two_items("rankings", rankings.num_items)
     if not (rankings.weight > 0).any():
         raise DataError("rankings: expected at least one ranking of weight above 0; got none")
 
@@ -201,7 +203,7 @@ def _settle_ties(rankings: Rankings, ties: str) -> bool:
         many = int(np.sum((rank_count(rankings) < rankings.lengths) & (rankings.weight > 0)))
         raise TiesError(
             f"rankings: {many:,} of the rankings hold ties, and what a tie means is yours to say: "
-            'pass ties="davidson_luce" (--ties davidson_luce) to estimate how likely ties are, or '
+            'pass ties="davidson_luce" (--ties davidson-luce) to estimate how likely ties are, or '
             "break them"
         )
     return True
@@ -233,16 +235,3 @@ def _refuse_endless_ties(rankings: Rankings) -> None:
             "of group was chosen every time it could be. Break those ties, or add rankings "
             "without them"
         )
-
-
-def _not_converged(fit: RankingFit, found: RankingNewtonResult, tolerance: float) -> str:
-    reason = (
-        "ran out of steps" if fit.status == "max_steps" else "found no direction that still climbs"
-    )
-    widest = float(np.ptp(fit.scores))
-    return (
-        f"fit_rankings {reason} after {fit.steps}: the last step moved a parameter by "
-        f"{fit.step_size:.3g} (tolerance {tolerance:g}), the largest gradient is "
-        f"{fit.gradient_norm:.3g} and the scores span {widest:.3g} nats. Raise max_steps, or add "
-        "a prior with ridge=...; throw=False returns the unfinished fit"
-    )

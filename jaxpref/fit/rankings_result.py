@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -11,101 +13,42 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from .._checks import InputError, closest_names
-from ..data.graph import Components
 from ..data.rankings import Rankings, group_starts
 from ..links import Link, logistic
 from ._host import float64
+from .base import BaseFit, gauge_inverse
 from .rankings_information import rankings_information
 from .rankings_newton import dense_hessian
 from .rankings_problems import Problem
 from .rankings_setup import prepare
-from .result import LeaderboardRow, Status
+from .rankings_storage import read_rankings_record, write_rankings_record
 
 
-class RankingFit(eqx.Module):
+@dataclass(frozen=True, eq=False, repr=False)
+class RankingFit(BaseFit):
     """Plackett-Luce scores fitted to rankings.
 
-    Gauge: only differences of scores are determined by rankings, so scores sum to zero. All arrays
-    are NumPy float64, whatever JAX's own default is. Attributes and methods that
-    :class:`jaxpref.fit.FitResult` has too mean the same.
+    Attributes, besides those of :class:`jaxpref.fit.base.BaseFit`:
 
     Attributes
     ----------
-    items : tuple of str
-        Names, in the order of every array here.
-    scores : (items,)
-        Scores in nats; sum zero.
-    ridge : float
-        Strength of the Gaussian prior, penalty ridge/2 times the sum of squared scores.
-    ties : str
-        What was done with ties.
     tie_orders : tuple of int
         Sizes of the groups of ties that have a parameter, from 2.
     log_tie_parameters : (orders,)
         log delta of each of those sizes, in nats: at 0 a tie of k items is as likely as the first
         place of one item as strong as their geometric mean.
-    status : {"converged", "max_steps", "stalled"}
-        How the search ended. Anything but "converged" means that the scores are not the fit.
-    gradient_norm : float
-        Largest entry of the penalised gradient, in rankings (observed choices of an item minus
-        expected ones).
-    step_size : float
-        Largest change of a parameter in the last Newton step.
-    steps : int
-        Newton steps taken.
-    log_likelihood : float
-        Of the rankings at the scores, in nats, without the prior.
     rankings : Rankings
         What was fitted.
-    components, islands : Components
-        Strong and weak components of the graph "stood below"; more than one only with a ridge.
     """
 
-    items: tuple[str, ...] = eqx.field(static=True)
-    scores: Float64[np.ndarray, " items"]
-    ridge: float
-    ties: str = eqx.field(static=True)
-    tie_orders: tuple[int, ...] = eqx.field(static=True)
+    tie_orders: tuple[int, ...]
     log_tie_parameters: Float64[np.ndarray, " orders"]
-    status: Status = eqx.field(static=True)
-    gradient_norm: float
-    step_size: float
-    steps: int
-    log_likelihood: float
     rankings: Rankings
-    components: Components
-    islands: Components
-
-    @property
-    def num_items(self) -> int:
-        """Number of items."""
-        return len(self.items)
 
     @property
     def link(self) -> Link:
         """The link of two items ranked alone: logistic (Plackett-Luce has no other)."""
         return logistic
-
-    def index(self, item: str) -> int:
-        """Return the position of an item, or raise with the closest names."""
-        try:
-            return self.items.index(item)
-        except ValueError:
-            hint = closest_names(str(item), self.items)
-            raise InputError(
-                f"item: expected one of the {self.num_items} fitted items; got {item!r}{hint}"
-            ) from None
-
-    def margin(self, item_a: str, item_b: str) -> float:
-        """Return s_a - s_b, in nats.
-
-        Raises
-        ------
-        InputError
-            For a name that was not fitted; the message has the closest ones.
-        """
-        return float(self.scores[self.index(item_a)] - self.scores[self.index(item_b)])
 
     def probability(self, item_a: str, item_b: str) -> float:
         """Return the probability that `item_a` is ranked above `item_b`, the two alone.
@@ -145,13 +88,6 @@ class RankingFit(eqx.Module):
             return 0.0
         log_delta = float(self.log_tie_parameters[self.tie_orders.index(2)])
         return math.exp(min(log_delta - margin / 2, 700.0))
-
-    def rank(self) -> tuple[str, ...]:
-        """Return the names, highest score first; equal scores in the order of `items`."""
-        return tuple(self.items[k] for k in self._order())
-
-    def _order(self) -> np.ndarray:
-        return np.argsort(-self.scores, kind="stable")
 
     @property
     def fisher_information(self) -> Float64[np.ndarray, "items items"]:
@@ -194,10 +130,6 @@ class RankingFit(eqx.Module):
         """
         return gauge_inverse(self.fisher_information, self.ridge)
 
-    def standard_errors(self) -> Float64[np.ndarray, " items"]:
-        """Return the standard errors of the scores, in the gauge where they sum to zero, nats."""
-        return np.sqrt(np.maximum(np.diagonal(self.covariance()), 0.0))
-
     def tie_standard_errors(self) -> Float64[np.ndarray, " orders"]:
         """Return the standard errors of the log tie parameters, nats; empty without any."""
         if not self.tie_orders:
@@ -208,70 +140,57 @@ class RankingFit(eqx.Module):
         schur = full[size:, size:] - cross.T @ inverse @ cross
         return np.sqrt(np.diagonal(np.linalg.inv(schur)))
 
-    def to_rows(self) -> list[LeaderboardRow]:
-        """Return the leaderboard, best first; wins count the items ranked below, half for ties.
+    def _tally(self) -> tuple[np.ndarray, np.ndarray]:
+        return _pairs_won(self.rankings)
 
-        >>> from jaxpref.data import Rankings
-        >>> from jaxpref.fit import fit_rankings
-        >>> fit = fit_rankings(Rankings.from_lists([["x", "y"], ["y", "x"]] * 2))
-        >>> fit.to_rows()[0].comparisons
-        4.0
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit, with its rankings, to two files: JSON for reading, npz for the arrays.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to; ``.json`` and ``.npz`` take the place of its suffix.
+
+        Raises
+        ------
+        InputError
+            If there is no such folder.
         """
-        wins, played = _pairs_won(self.rankings)
-        errors = self.standard_errors()
-        columns = (self.scores, errors, wins, played)
-        return [
-            LeaderboardRow(place + 1, self.items[k], *(float(column[k]) for column in columns))
-            for place, k in enumerate(self._order())
-        ]
+        write_rankings_record(path, self)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fit as plain numbers, strings and lists, ready for JSON."""
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RankingFit:
+        """Read what :meth:`save` wrote, every number as it was.
+
+        Raises
+        ------
+        InputError
+            If there is no such file.
+        DataError
+            If the files are damaged, were not saved together, or are of an unknown version.
+        """
+        return cls(**read_rankings_record(path))
+
+    def _model_facts(self) -> dict[str, Any]:
         return {
-            "model": {
-                "name": "plackett_luce",
-                "link": self.link.name,
-                "ridge": self.ridge,
-                "ties": self.ties,
-                "unlisted": self.rankings.unlisted,
-                "tie_parameters": {
-                    str(order): math.exp(float(value))
-                    for order, value in zip(self.tie_orders, self.log_tie_parameters, strict=True)
-                },
+            "name": "plackett_luce",
+            "link": self.link.name,
+            "ridge": self.ridge,
+            "ties": self.ties,
+            "unlisted": self.rankings.unlisted,
+            "tie_parameters": {
+                str(order): math.exp(float(value))
+                for order, value in zip(self.tie_orders, self.log_tie_parameters, strict=True)
             },
-            "gauge": "scores sum to zero",
-            "status": self.status,
-            "gradient_norm": self.gradient_norm,
-            "step_size": self.step_size,
-            "steps": self.steps,
-            "log_likelihood": self.log_likelihood,
-            "num_items": self.num_items,
-            "num_rankings": self.rankings.num_rankings,
-            "num_components": self.components.count,
-            "num_islands": self.islands.count,
-            "leaderboard": [row._asdict() for row in self.to_rows()],
         }
+
+    def _data_facts(self) -> dict[str, Any]:
+        return {"num_rankings": self.rankings.num_rankings}
 
 
 @eqx.filter_jit
 def _tied_information(problem: Problem, parameters: jax.Array) -> jax.Array:
     return dense_hessian(problem, problem.evaluate(parameters))
-
-
-def gauge_inverse(
-    information: Float64[np.ndarray, "items items"], ridge: float
-) -> Float64[np.ndarray, "items items"]:
-    """Return the inverse of information plus ridge on vectors that sum to zero.
-
-    A multiple of the all-ones matrix fills the direction that the gauge leaves out, and centring
-    takes it out again.
-    """
-    size = information.shape[0]
-    shift = float(np.min(np.diagonal(information))) + ridge
-    inverse = np.linalg.inv(information + ridge * np.eye(size) + shift / size)
-    centred = inverse - inverse.mean(axis=0, keepdims=True)
-    centred = centred - centred.mean(axis=1, keepdims=True)
-    return (centred + centred.T) / 2
 
 
 def _pairs_won(rankings: Rankings) -> tuple[np.ndarray, np.ndarray]:

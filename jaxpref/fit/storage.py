@@ -1,98 +1,48 @@
-"""Keeping a fit on disk: a JSON file to read, an npz file of arrays, and the tie between them."""
+"""What is kept of a fit to comparisons, and how it comes back."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._checks import DataError, InputError, show
+from .._checks import InputError
 from ..data.comparisons import PairCounts
-from ..data.graph import Components
 from ..links import Link, by_name
 from .design import Design, Effect
+from .files import component_ends, read_components, read_files, write_files
 from .outcomes import Cells
 
 if TYPE_CHECKING:
     from .result import FitResult
 
-FORMAT, VERSION = "jaxpref pairwise fit", 1
+FORMAT = "jaxpref pairwise fit"
 _NUMBERS = ("ridge", "gradient_norm", "step_size", "log_likelihood")
 _PLAIN = ("ties", "status", "steps")
 
 
-class _Files(NamedTuple):
-    text: Path
-    arrays: Path
-
-
-def _files(path: str | os.PathLike[str]) -> _Files:
-    base = Path(path)
-    if base.suffix not in ("", ".json", ".npz"):
-        raise InputError(
-            f"path: expected a name ending in .json, or in nothing; got {show(str(path))}"
-        )
-    return _Files(base.with_suffix(".json"), base.with_suffix(".npz"))
-
-
 def write_record(path: str | os.PathLike[str], fit: FitResult) -> None:
-    """Write a fit; both files appear whole or not at all, the JSON file last.
+    """Write a fit; both files appear whole or not at all.
 
     Raises
     ------
     InputError
         If the folder does not exist.
     """
-    files = _files(path)
-    if not files.text.parent.is_dir():
-        raise InputError(f"path: expected a name in a folder that exists; got {show(str(path))}")
-    buffer = io.BytesIO()
-    np.savez(buffer, **_arrays(fit))  # type: ignore[arg-type]
-    content = buffer.getvalue()
     record = {
-        "format": FORMAT,
-        "version": VERSION,
-        "arrays": {"file": files.arrays.name, "sha256": hashlib.sha256(content).hexdigest()},
         "link": fit.link.name,
         "gauge": "scores sum to zero",
         **{name: getattr(fit, name) for name in _PLAIN},
         "items": list(fit.items),
         "unlinked": list(fit.unlinked),
         "effects": [[effect.name, effect.kind] for effect in fit.effects],
-        "components": _ends(fit.components),
-        "islands": _ends(fit.islands),
+        "components": component_ends(fit.components),
+        "islands": component_ends(fit.islands),
         "design": None if fit.design is None else _design_facts(fit.design),
     }
-    text = json.dumps(record, ensure_ascii=False, indent=1).encode()
-    _replace(files.arrays, content)
-    _replace(files.text, text)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no reader sees half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _ends(components: Components) -> dict[str, Any]:
-    return {
-        "count": components.count,
-        "sources": list(components.sources),
-        "sinks": list(components.sinks),
-    }
+    write_files(path, FORMAT, record, _arrays(fit))
 
 
 def _design_facts(design: Design) -> dict[str, Any]:
@@ -129,40 +79,8 @@ def read_record(path: str | os.PathLike[str], link: Link | None) -> dict[str, An
     DataError
         If the files are damaged, were not saved together, or are of an unknown version.
     """
-    files = _files(path)
-    record = _read_text(files.text)
-    content = _read(files.arrays)
-    if hashlib.sha256(content).hexdigest() != record["arrays"]["sha256"]:
-        raise DataError(
-            f"{files.arrays.name}: expected the arrays saved with {files.text.name}; got others: "
-            "the two files belong together, save the fit again"
-        )
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    record, arrays = read_files(path, FORMAT)
     return _fields(record, arrays, _link(record["link"], link))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"path: cannot read {show(str(path))}: {error.strerror}") from None
-
-
-def _read_text(path: Path) -> dict[str, Any]:
-    content = _read(path)
-    try:
-        record = json.loads(content)
-    except ValueError:
-        raise DataError(f"{path.name}: expected JSON; the file is damaged") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise DataError(f"{path.name}: expected a saved {FORMAT}; got another kind of file")
-    if record.get("version") != VERSION:
-        raise DataError(
-            f"{path.name}: expected version {VERSION} of the format; got "
-            f"{show(record.get('version'))}: read it with the release that wrote it, or fit again"
-        )
-    return record
 
 
 def _link(name: str, given: Link | None) -> Link:
@@ -195,16 +113,12 @@ def _fields(record: dict[str, Any], arrays: dict[str, np.ndarray], link: Link) -
         "scores": arrays["scores"],
         "link": link,
         "pairs": pairs,
-        "components": _components(record["components"], arrays["components"]),
-        "islands": _components(record["islands"], arrays["islands"]),
+        "components": read_components(record["components"], arrays["components"]),
+        "islands": read_components(record["islands"], arrays["islands"]),
         "effects": effects,
         "effect_covariance": arrays.get("effect_covariance"),
         "design": _design(record, arrays, link, numbers["ridge"]),
     }
-
-
-def _components(ends: dict[str, Any], labels: np.ndarray) -> Components:
-    return Components(labels, ends["count"], tuple(ends["sources"]), tuple(ends["sinks"]))
 
 
 def _design(

@@ -17,10 +17,11 @@ from .._checks import InputError, check_between, check_count, check_option
 from ..data.comparisons import Comparisons
 from ..data.rankings import Rankings
 from ._host import float64, pad, pair_bucket
+from .base import gauge_inverse
 from .likelihood import pair_terms, predict
 from .rankings_blocks import entries_in_chunks, in_chunks, plan
 from .rankings_information import host_choices
-from .rankings_result import RankingFit, gauge_inverse
+from .rankings_result import RankingFit
 from .result import FitResult
 
 Fit = FitResult | RankingFit
