@@ -8,10 +8,11 @@ from .._checks import check_count
 from ..fit._host import float64
 from ..fit.result import FitResult
 from .network import require_converged
+from .pairs import Progress, scan_pairs
 from .regime import describe_regime, dominant_edges
 from .report import AuditReport, describe_rows
 from .triples import check_thresholds
-from .unseen import Progress, scan_unseen
+from .unseen import scan_unseen
 
 
 def audit(
@@ -82,7 +83,9 @@ def audit(
     check_count("chunk", chunk)
     levels = check_thresholds(thresholds)
     with float64():
-        unseen, triples = scan_unseen(fit, levels, int(chunk), progress)
+        unseen, triples = scan_unseen(
+            fit, scan_pairs(fit, int(chunk), progress), levels, int(chunk)
+        )
         fitted, dominant = dominant_edges(fit)
         rows = describe_rows(fit, unseen, fitted, dominant, int(top), levels)
     return AuditReport(

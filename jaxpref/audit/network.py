@@ -249,24 +249,34 @@ def edge_rows(
     return edge_responses(system, jnp.where(system.present, unit, 0.0))
 
 
+class EdgeNorms(NamedTuple):
+    """Of each pair of rows: the entry of largest size, its edge, and the sizes of the whole row."""
+
+    largest: Float64[Array, " pairs"]
+    edge: Int[Array, " pairs"]
+    l2: Float64[Array, " pairs"]
+    l1: Float64[Array, " pairs"]
+
+
 @jax.jit
-def largest_edges(
+def edge_norms(
     rows_i: Float64[Array, "block_i edges"],
     rows_j: Float64[Array, "block_j edges"],
     pair_i: Int[Array, " pairs"],
     pair_j: Int[Array, " pairs"],
-) -> tuple[Float64[Array, " pairs"], Int[Array, " pairs"]]:
-    """Return, for each pair of rows, the entry of row_i - row_j of largest size, and its edge.
+) -> EdgeNorms:
+    """Return, for each pair of rows, the norms of row_i - row_j and where its largest entry is.
 
     Pairs are taken one at a time, so that memory does not grow with their number.
     """
     places = jnp.arange(rows_i.shape[1], dtype=jnp.int32)
 
-    def largest(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    def norms(pair: tuple[Array, Array]) -> EdgeNorms:
         difference = rows_i[pair[0]] - rows_j[pair[1]]
         size = jnp.abs(difference)
         first = size >= jnp.max(size) * (1 - _TIE)
         edge = jnp.min(jnp.where(first, places, jnp.iinfo(jnp.int32).max))
-        return difference[edge], edge
+        l2 = jnp.sqrt(jnp.sum(difference * difference))
+        return EdgeNorms(difference[edge], edge, l2, jnp.sum(size))
 
-    return jax.lax.map(largest, (pair_i, pair_j))
+    return jax.lax.map(norms, (pair_i, pair_j))

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int32
+from jaxtyping import Bool, Float64, Int32
 
 from ..fit._host import item_bucket, pad, pair_bucket
-from ..fit.likelihood import predict
 from ..fit.result import FitResult
-from .network import EdgeSystem, edge_rows, edge_system, largest_edges
+from .records import PairTable
 from .triples import TripleCounts, log_densities, most_sensitive_triples
-
-Progress = Callable[[int, int], None]
-
-ROW_BUDGET = 2**24
-"""Numbers held at once in each block of score derivatives: 128 MiB."""
 
 
 class UnseenPairs(NamedTuple):
@@ -63,78 +56,30 @@ def adjacency(fit: FitResult) -> Bool[np.ndarray, "items items"]:
 
 
 def scan_unseen(
-    fit: FitResult, thresholds: tuple[float, ...], chunk: int, progress: Progress | None
+    fit: FitResult, table: PairTable, thresholds: tuple[float, ...], chunk: int
 ) -> tuple[UnseenPairs, TripleCounts]:
-    """Return all unseen pairs with their triples, in blocks of `chunk` pairs. Needs 64 bits."""
+    """Return the unseen pairs of a table with their triples. Needs 64 bits."""
     adjacent = adjacency(fit)
-    item_a, item_b = (k.astype(np.int32) for k in np.nonzero(np.triu(~adjacent, 1)))
-    total = len(item_a)
-    derivative, edge = np.zeros(total), np.zeros(total, np.int32)
-    middle, num_triples = np.full(total, -1, np.int32), np.zeros(total, np.int32)
+    keep = np.flatnonzero(~table.seen)
+    item_a, item_b = table.item_a[keep], table.item_b[keep]
+    middle, num_triples = np.full(len(keep), -1, np.int32), np.zeros(len(keep), np.int32)
     inside = np.zeros(len(thresholds), np.int64)
     triples = _TripleScan(fit, adjacent, thresholds)
-    done = 0
-    for where, rows in _blocks(fit, item_a, item_b, chunk):
-        here = item_a[where], item_b[where]
-        derivative[where], edge[where] = rows.largest(*here)
-        middle[where], num_triples[where], added = triples.scan(*here)
+    for start in range(0, len(keep), chunk):
+        where = slice(start, start + chunk)
+        middle[where], num_triples[where], added = triples.scan(item_a[where], item_b[where])
         inside += added
-        done += len(where)
-        if progress is not None:
-            progress(done, total)
-    prediction = predict(fit.link, fit.scores[item_a] - fit.scores[item_b])
-    derivative *= prediction.density
     pairs = UnseenPairs(
-        item_a, item_b, prediction.probability, derivative, edge, middle, num_triples
+        item_a,
+        item_b,
+        table.probability[keep],
+        table.derivative[keep],
+        table.edge[keep],
+        middle,
+        num_triples,
     )
     counts = tuple(int(count) for count in inside)
     return pairs, TripleCounts(thresholds, counts, int(num_triples.sum(dtype=np.int64)))
-
-
-class _Rows(NamedTuple):
-    """Score derivatives by every edge, for the items of two blocks that start at given items."""
-
-    rows_a: Float64[Array, "block edges"]
-    rows_b: Float64[Array, "block edges"]
-    start_a: int
-    start_b: int
-    chunk: int
-
-    def largest(self, item_a: np.ndarray, item_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the largest difference of two rows and the edge where it is, pair by pair."""
-        local_a = jnp.asarray(pad(item_a - np.int32(self.start_a), self.chunk))
-        local_b = jnp.asarray(pad(item_b - np.int32(self.start_b), self.chunk))
-        value, edge = largest_edges(self.rows_a, self.rows_b, local_a, local_b)
-        return np.asarray(value)[: len(item_a)], np.asarray(edge)[: len(item_a)]
-
-
-def _blocks(
-    fit: FitResult, item_a: np.ndarray, item_b: np.ndarray, chunk: int
-) -> Iterator[tuple[np.ndarray, _Rows]]:
-    """Yield positions of at most `chunk` pairs with the rows of the items they are made of.
-
-    Items go in blocks whose rows fit ROW_BUDGET, so memory is flat in the number of items, of
-    edges and of pairs alike; where all rows fit, there is one block and each row is made once.
-    """
-    if not len(item_a):
-        return
-    system = edge_system(fit)
-    block = int(np.clip(ROW_BUDGET // len(system.response), 1, item_bucket(fit.num_items)))
-    length = min(chunk, pair_bucket(len(item_a)))
-    block_a, block_b = item_a // block, item_b // block
-    order = np.lexsort((block_b, block_a))
-    keys = block_a[order] * np.int64(fit.num_items) + block_b[order]
-    for group in np.split(order, np.flatnonzero(np.diff(keys)) + 1):
-        start_a, start_b = int(block_a[group[0]]) * block, int(block_b[group[0]]) * block
-        rows_a = _block_rows(system, start_a, block)
-        rows_b = rows_a if start_a == start_b else _block_rows(system, start_b, block)
-        rows = _Rows(rows_a, rows_b, start_a, start_b, length)
-        for first in range(0, len(group), length):
-            yield group[first : first + length], rows
-
-
-def _block_rows(system: EdgeSystem, start: int, block: int) -> Float64[Array, "block edges"]:
-    return edge_rows(system, jnp.asarray(np.arange(start, start + block, dtype=np.int32)))
 
 
 class _TripleScan:
