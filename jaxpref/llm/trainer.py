@@ -1,0 +1,502 @@
+"""Training runs on the host: steps in calls of a few, metrics, checkpoints, and how a run goes on.
+
+The steps are those of :mod:`jaxpref.llm.training`. A call takes a number of steps that is not part
+of the compiled program, so where the calls begin and end, and where a run was stopped and went on,
+changes no bit of the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import (
+    ConvergenceError,
+    InputError,
+    check_between,
+    check_count,
+    check_option,
+    check_positive,
+)
+from .batches import SCHEDULES, Plan, learning_rates, plan_batches
+from .losses import LossSettings
+from .metrics import MetricsLog, read_metrics
+from .reference import digest, reference_logps
+from .resume import differences, latest_checkpoint, load_checkpoint, save_checkpoint
+from .rows import Rows, completion_width, row_lengths, split_by_width
+from .training import (
+    NO_REFERENCE,
+    Batches,
+    Recipe,
+    TrainState,
+    dpo_step,
+    init_state,
+    sft_step,
+)
+
+if TYPE_CHECKING:
+    from .decoder import LanguageModel
+
+Progress = Callable[[int, int], None]
+STEPS_PER_CALL = 8
+CACHE_SIZED = 2
+"""Rows whose gradient is taken at once on a CPU: their activations stay in its cache."""
+
+
+class DivergedError(ConvergenceError):
+    """The loss or its gradient is not finite; the message names the step and what is left."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a run trains.
+
+    Attributes
+    ----------
+    loss : str
+        A name in :data:`jaxpref.llm.losses.LOSSES`; of no part in fine-tuning.
+    beta, label_smoothing, target_margin, sft_weight : float
+        As in :class:`jaxpref.llm.losses.LossSettings`.
+    learning_rate : float
+        Its peak. The default is the paper's (appendix C.1), for models of billions of weights;
+        small ones want 1e-4 and more.
+    schedule : {"linear", "cosine", "constant"}
+    warmup : int
+        Steps over which the learning rate rises.
+    steps, epochs : int, optional
+        Length of the run: one of the two; one epoch when both are left out.
+    batch_size, accumulate : int
+        A step takes ``batch_size * accumulate`` rows, `batch_size` at most at once.
+    micro_batch : int, optional
+        Rows at once; by default 2 on a CPU, where that is faster, and `batch_size` elsewhere.
+    clip_norm : float, optional
+    weight_decay, b1, b2, eps, eps_root : float
+        Of AdamW.
+    compute_dtype : str, optional
+        As in :class:`jaxpref.llm.training.Recipe`.
+    logit_chunk : int, optional
+        Positions projected to the vocabulary at once, for large vocabularies.
+    seed : int
+        Of the order of the data.
+    """
+
+    loss: str = "dpo"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    target_margin: float = 1.0
+    sft_weight: float = 1.0
+    learning_rate: float = 5e-6
+    schedule: str = "linear"
+    warmup: int = 0
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 16
+    accumulate: int = 1
+    micro_batch: int | None = None
+    clip_norm: float | None = 1.0
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    eps_root: float = 0.0
+    compute_dtype: str | None = None
+    logit_chunk: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta)
+        check_positive("learning_rate", self.learning_rate)
+        check_between(
+            "label_smoothing", self.label_smoothing, 0, 0.4999999, what="a number in [0, 0.5)"
+        )
+        check_option("schedule", self.schedule, SCHEDULES)
+        check_count("batch_size", self.batch_size)
+        check_count("accumulate", self.accumulate)
+        check_count("seed", self.seed, at_least=0)
+        for name in ("steps", "epochs", "micro_batch"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if self.steps is not None and self.epochs is not None:
+            raise InputError(
+                f"steps, epochs: expected one of the two; got {self.steps} and {self.epochs}"
+            )
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+
+    def settings(self) -> LossSettings:
+        """Return the numbers of the loss as leaves."""
+        values = (self.beta, self.label_smoothing, self.target_margin, self.sft_weight)
+        return LossSettings(*(jnp.float32(value) for value in values))
+
+    def recipe(self, completions: int, sliding_window: int | None = None) -> Recipe:
+        """Return what fixes the compiled program."""
+        names = ("clip_norm", "weight_decay", "b1", "b2", "eps", "eps_root")
+        return Recipe(
+            self.loss,
+            completions,
+            self._rows_at_once(),
+            compute_dtype=self.compute_dtype,
+            logit_chunk=self.logit_chunk,
+            sliding_window=sliding_window,
+            **{name: getattr(self, name) for name in names},
+        )
+
+    def _rows_at_once(self) -> int | None:
+        """Return the micro-batch, or None for a step's whole batch."""
+        total = self.batch_size * self.accumulate
+        if self.loss == "kto_pair" and self.micro_batch is None and self.accumulate == 1:
+            return None
+        most = self.micro_batch or (CACHE_SIZED if jax.default_backend() == "cpu" else total)
+        most = min(most, self.batch_size)
+        return next(size for size in range(most, 0, -1) if total % size == 0)
+
+
+class TrainResult(NamedTuple):
+    """A finished run."""
+
+    model: LanguageModel
+    metrics: list[dict[str, Any]]
+    """One record a step: step, epoch, learning_rate and the step's metrics."""
+    steps: int
+    tokens: int
+    """Tokens in the rows that this call trained on, padding left out."""
+    seconds: float
+
+
+class _Part(NamedTuple):
+    """Rows of one width, on the device, with what their steps need."""
+
+    rows: Rows
+    reference: jax.Array
+    recipe: Recipe
+    lengths: np.ndarray
+
+
+def train_preferences(
+    model: LanguageModel,
+    rows: Rows,
+    *,
+    completions: int = 2,
+    options: TrainOptions | None = None,
+    reference: LanguageModel | None = None,
+    plan: Plan | None = None,
+    out: Path | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a policy on preferences, from `model`, which is also its reference.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Where the policy starts.
+    rows : Rows
+        Shared rows, `completions` each.
+    completions : int
+    options : TrainOptions, optional
+    reference : LanguageModel, optional
+        The reference, where it is not `model`.
+    plan : Plan, optional
+        Order of the data over the rows as they are given (`part` 0 throughout), instead of
+        shuffled epochs; they are then not sorted by width.
+    out : path, optional
+        Folder for ``metrics.jsonl``, ``checkpoints/`` and the cache of the reference.
+    save_every : int, optional
+        Steps between checkpoints, at least 1; only the last when left out.
+    resume : bool
+        Go on from the last checkpoint in `out`.
+    identity : mapping, optional
+        More settings to hold a resumed run to.
+    progress : callable, optional
+        Called with steps done and in all.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    DivergedError
+        Where the loss or its gradient is not finite, naming the step. The last checkpoint stays.
+    CheckpointError, InputError
+        Where a file cannot be written or read, or a resumed run has other settings.
+    """
+    options = options or TrainOptions()
+    parts, plan = _prepare(model, rows, completions, options, plan)
+    if options.loss not in NO_REFERENCE:
+        cache = None if out is None else out / "reference"
+        source = reference or model
+        parts = [_with_reference(part, source, options, cache) for part in parts]
+    run = _Run("dpo", model, parts, plan, options, out, save_every, progress)
+    return run.go(resume, {**(identity or {}), "reference": digest((reference or model).params)})
+
+
+def supervised_fine_tune(
+    model: LanguageModel,
+    rows: Rows,
+    *,
+    completions: int = 2,
+    options: TrainOptions | None = None,
+    plan: Plan | None = None,
+    out: Path | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Fine-tune a model on all completions of the rows, each token at equal weight.
+
+    For templates with both winners in a row, 600 steps of 48 rows with
+    ``TrainOptions(learning_rate=4e-3, schedule="cosine", warmup=60, steps=600, batch_size=48)``
+    bring a model of 260,000 weights to answer in format and without preference. Parameters and
+    errors as :func:`train_preferences`.
+    """
+    options = replace(options or TrainOptions(), loss="sft")
+    parts, plan = _prepare(model, rows, completions, options, plan)
+    run = _Run("sft", model, parts, plan, options, out, save_every, progress)
+    return run.go(resume, identity or {})
+
+
+def _prepare(
+    model: LanguageModel, rows: Rows, completions: int, options: TrainOptions, plan: Plan | None
+) -> tuple[list[_Part], Plan]:
+    """Return the rows by width on the device, and the order of the data."""
+    recipe = options.recipe(completions, model.config.sliding_window)
+    pieces = [rows] if plan is not None else [piece for _, piece in split_by_width(rows)]
+    none = jnp.zeros((1, completions), jnp.float32)
+    parts = []
+    for piece in pieces:
+        lengths, width = row_lengths(piece), completion_width(piece)
+        table = Rows(*(jnp.asarray(field) for field in piece))
+        parts.append(_Part(table, none, replace(recipe, logit_width=width), lengths))
+    if plan is None:
+        epochs = 1 if options.steps is None and options.epochs is None else options.epochs
+        plan = plan_batches(
+            jax.random.key(options.seed),
+            [len(part.lengths) for part in parts],
+            batch_size=options.batch_size * options.accumulate,
+            steps=options.steps,
+            epochs=epochs,
+        )
+    return parts, plan
+
+
+def _with_reference(
+    part: _Part, model: LanguageModel, options: TrainOptions, cache: Path | None
+) -> _Part:
+    found = reference_logps(
+        model.graphdef,
+        model.params,
+        part.rows,
+        recipe=part.recipe,
+        batch_size=options.batch_size * options.accumulate,
+        cache=cache,
+    )
+    return part._replace(reference=jnp.asarray(found))
+
+
+@partial(jax.jit, static_argnames=("kind", "graphdef", "recipe"), donate_argnames=("state",))
+def _advance(
+    state: TrainState,
+    part: tuple[Rows, jax.Array],
+    batches: Batches,
+    settings: LossSettings,
+    count: jax.Array,
+    *,
+    kind: Literal["dpo", "sft"],
+    graphdef: Any,
+    recipe: Recipe,
+) -> tuple[TrainState, Any]:
+    """Take `count` steps; of the metrics' buffer only the first `count` entries mean anything."""
+    rows, reference = part
+
+    def step(state: TrainState, batch: Batches) -> tuple[TrainState, Any]:
+        if kind == "sft":
+            return sft_step(graphdef, state, rows, batch, recipe=recipe)
+        return dpo_step(graphdef, state, rows, reference, batch, settings, recipe=recipe)
+
+    def one(at: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+        state, buffer = carry
+        state, metrics = step(state, jax.tree.map(lambda leaf: leaf[at], batches))
+        return state, jax.tree.map(lambda all, new: all.at[at].set(new), buffer, metrics)
+
+    size = batches.rows.shape[0]
+    _, shapes = jax.eval_shape(step, state, jax.tree.map(lambda leaf: leaf[0], batches))
+    buffer = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, count, one, (state, buffer))
+
+
+class _Run:
+    """One run: its data, where it writes, and the loop."""
+
+    def __init__(
+        self,
+        kind: Literal["dpo", "sft"],
+        model: LanguageModel,
+        parts: Sequence[_Part],
+        plan: Plan,
+        options: TrainOptions,
+        out: Path | None,
+        save_every: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self.kind, self.model, self.parts = kind, model, parts
+        self.plan, self.options, self.out, self.progress = plan, options, out, progress
+        self.steps = len(plan.rows)
+        self.save_every = (
+            self.steps if save_every is None else check_count("save_every", save_every)
+        )
+        self.rates = np.asarray(
+            learning_rates(
+                options.learning_rate,
+                self.steps,
+                schedule=options.schedule,
+                warmup=options.warmup,
+            )
+        )
+        self.settings = options.settings()
+
+    def go(self, resume: bool, identity: Mapping[str, Any]) -> TrainResult:
+        """Train to the end and return what came of it."""
+        state = init_state(self.model.params, self.parts[0].recipe)
+        record = {"settings": {**asdict(self.options), **self._identity(), **identity}}
+        state, first = self._start(state, record, resume)
+        started, records = time.perf_counter(), []
+        with self._log(first) as log:
+            for after, new in self._calls(state, first):
+                state = after
+                if log is not None:
+                    log.write(new)
+                self._check(new)
+                records += new
+                done = new[-1]["step"]
+                if done % self.save_every == 0 or done == self.steps:
+                    self._save(done, state, record)
+                if self.progress is not None:
+                    self.progress(done, self.steps)
+        seconds = time.perf_counter() - started
+        before = [] if self.out is None else read_metrics(self._metrics, up_to_step=first)
+        model = self.model._replace(params=state.params)
+        return TrainResult(model, before + records, self.steps, self._tokens(first), seconds)
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a resumed run must share with this one, besides the options."""
+        rows = [(part.rows, part.recipe.completions) for part in self.parts]
+        return {
+            "kind": self.kind,
+            "model": digest(self.model.params),
+            "data": digest(rows),
+            "order": digest(self.plan._asdict()),
+        }
+
+    @property
+    def _metrics(self) -> Path:
+        assert self.out is not None
+        return self.out / "metrics.jsonl"
+
+    def _start(
+        self, state: TrainState, record: Mapping[str, Any], resume: bool
+    ) -> tuple[TrainState, int]:
+        """Return the state to start from and the steps done."""
+        if self.out is None or not resume:
+            return state, 0
+        last = latest_checkpoint(self.out / "checkpoints")
+        if last is None:
+            return state, 0
+        changed = differences(last.record.get("settings", {}), record["settings"])
+        if changed:
+            raise InputError(
+                f"resume: {last.path} was written with other settings: {'; '.join(changed)}"
+            )
+        return load_checkpoint(last, state), last.step
+
+    @contextmanager
+    def _log(self, first: int) -> Iterator[MetricsLog | None]:
+        """Open the log of metrics, where there is a folder for it."""
+        if self.out is None:
+            yield None
+            return
+        with MetricsLog(self._metrics, after_step=first) as log:
+            yield log
+
+    def _calls(
+        self, state: TrainState, first: int
+    ) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
+        """Take a few steps at a time; yield the state and a record a step."""
+        done = first
+        while done < self.steps:
+            count = self._length_of_call(done)
+            part = self.parts[self.plan.part[done]]
+            state, buffer = _advance(
+                state,
+                (part.rows, part.reference),
+                self._batches(done),
+                self.settings,
+                jnp.int32(count),
+                kind=self.kind,
+                graphdef=self.model.graphdef,
+                recipe=part.recipe,
+            )
+            columns = {name: np.asarray(column) for name, column in buffer._asdict().items()}
+            yield state, [self._record(done, at, columns) for at in range(count)]
+            done += count
+
+    def _length_of_call(self, done: int) -> int:
+        """Return the steps until the next checkpoint, rows of another width, or enough."""
+        end = min(
+            self.steps, done + STEPS_PER_CALL, (done // self.save_every + 1) * self.save_every
+        )
+        others = np.flatnonzero(self.plan.part[done:end] != self.plan.part[done])
+        return int(others[0]) if len(others) else end - done
+
+    def _batches(self, done: int) -> Batches:
+        """Return the batches of a call, filled up to its full length with the last."""
+        at = np.minimum(np.arange(done, done + STEPS_PER_CALL), self.steps - 1)
+        arrays = (self.plan.rows[at], self.plan.weights[at], None, self.rates[at])
+        return jax.tree.map(jnp.asarray, Batches(*arrays))  # pyright: ignore[reportArgumentType]
+
+    def _record(self, done: int, at: int, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        step = done + at
+        record = {
+            "step": step + 1,
+            "epoch": int(self.plan.epoch[step]) + 1,
+            "learning_rate": float(self.rates[step]),
+        }
+        return record | {name: float(column[at]) for name, column in columns.items()}
+
+    def _check(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Raise at the first step whose loss or gradient is not finite."""
+        for record in records:
+            for name in ("loss", "grad_norm"):
+                if not np.isfinite(record[name]):
+                    self._diverged(f"step {record['step']}: {name} is {record[name]:g}")
+
+    def _save(self, step: int, state: TrainState, record: Mapping[str, Any]) -> None:
+        if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state.params)):
+            self._diverged(f"step {step}: its update left parameters that are not finite")
+        if self.out is not None:
+            save_checkpoint(self.out / "checkpoints", step, state, record)
+
+    def _diverged(self, what: str) -> None:
+        last = None if self.out is None else latest_checkpoint(self.out / "checkpoints")
+        left = "" if last is None else f"; the last good checkpoint is {last.path}"
+        raise DivergedError(f"training stopped at {what}{left}; a lower learning rate may help")
+
+    def _tokens(self, first: int) -> int:
+        """Return the tokens that steps from `first` on saw."""
+        seen = 0
+        for step in range(first, self.steps):
+            lengths = self.parts[self.plan.part[step]].lengths[self.plan.rows[step]]
+            seen += int(np.sum(lengths * (self.plan.weights[step] > 0)))
+        return seen
