@@ -1,7 +1,7 @@
 """Log-probabilities of completions under a model: what every preference loss is made of.
 
 Only the positions that predict a completion's token are projected to the vocabulary. Logits, their
-log-sum and the sums over tokens are float32 whatever the model computes in.
+log-sum and the sums over tokens are float32 where the model computes in less (float64 stays).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def completion_logps(
     width: int | None = None,
     chunk: int | None = None,
     sliding_window: int | None = None,
+    attention: str = "direct",
+    remat: bool = False,
 ) -> Float[Array, "R completions"]:
     """Return log P(completion | prompt) of every completion of every row.
 
@@ -50,7 +52,9 @@ def completion_logps(
         Positions projected to the vocabulary at once; the logits of a chunk are computed again in
         the backward pass instead of kept. All at once, and kept, when left out.
     sliding_window : int, optional
-        The model's attention window, None where it has none.
+        Attention window in tokens; that of the model's config when left out.
+    attention, remat : str, bool
+        As in :func:`jaxpref.llm.hidden_states`.
 
     Returns
     -------
@@ -63,7 +67,14 @@ def completion_logps(
     under jit, grad, jvp and vmap over `params`.
     """
     logps, segment, whole = token_logps(
-        graphdef, params, rows, width=width, chunk=chunk, sliding_window=sliding_window
+        graphdef,
+        params,
+        rows,
+        width=width,
+        chunk=chunk,
+        sliding_window=sliding_window,
+        attention=attention,
+        remat=remat,
     )
     which = jnp.arange(FIRST_COMPLETION, FIRST_COMPLETION + completions, dtype=segment.dtype)
     own = segment[:, :, None] == which
@@ -79,6 +90,8 @@ def token_logps(
     width: int | None = None,
     chunk: int | None = None,
     sliding_window: int | None = None,
+    attention: str = "direct",
+    remat: bool = False,
 ) -> tuple[Float[Array, "R W"], Int[Array, "R W"], Bool[Array, " R"]]:
     """Return the log-probability of each completion token, its segment, and whether all fit.
 
@@ -89,8 +102,18 @@ def token_logps(
     width = rows.width if width is None else min(check_count("width", width), rows.width)
     place, segment = _completion_places(segments, width)
     source = _predictors(segments, place)
+    if sliding_window is None:
+        sliding_window = nnx.merge(graphdef, params).config.sliding_window
     mask = row_mask(segments, positions, sliding_window)
-    hidden = hidden_states(graphdef, params, tokens, positions=positions, mask=mask)
+    hidden = hidden_states(
+        graphdef,
+        params,
+        tokens,
+        positions=positions,
+        mask=mask,
+        attention=attention,
+        remat=remat,
+    )
     target = jnp.take_along_axis(tokens, place, axis=1)
     logps = _project(graphdef, params, _select(hidden, source), target, chunk)
     whole = jnp.sum(segments >= FIRST_COMPLETION, axis=1) <= width
@@ -156,8 +179,7 @@ def _project(
 def _log_probability(
     logits: Float[Array, "... V"], target: Int[Array, "..."]
 ) -> Float[Array, "..."]:
-    """Return log softmax(logits)[target] in float32."""
-    logits = logits.astype(jnp.float32)
+    """Return log softmax(logits)[target]."""
     vocabulary = lax.broadcasted_iota(target.dtype, logits.shape, logits.ndim - 1)
     chosen = jnp.sum(jnp.where(vocabulary == target[..., None], logits, 0.0), axis=-1)
     return chosen - jax.nn.logsumexp(logits, axis=-1)
