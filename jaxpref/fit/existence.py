@@ -52,15 +52,24 @@ def connection(comparisons: Comparisons, pairs: PairCounts) -> Connection:
 
 
 def _strongly_connected(pairs: PairCounts, num_items: int) -> bool:
-    """Whether a few rounds of reaching out find it so."""
-    pairs = pairs._replace(
-        item_a=pairs.item_a.astype(np.int64), item_b=pairs.item_b.astype(np.int64)
-    )
-    around = _hub(pairs, num_items)
-    if around.all():
-        return True
-    reverse = pairs._replace(wins_a=pairs.wins_b, wins_b=pairs.wins_a)
-    return _reaches_all(pairs, around.copy()) and _reaches_all(reverse, around)
+    """Whether a few rounds of reaching out from an item, along wins and against them, find it so.
+
+    Samples of the pairs go first; they leave few items, whose pairs are then all looked at.
+    """
+    down = _hub(pairs, num_items)
+    up = down.copy()
+    strides = [len(pairs.item_a) // (size * num_items) for size in _SAMPLES]
+    for step in [stride for stride in strides if stride > 1] + [1]:
+        known = down & up
+        if known.all():
+            return True
+        a, b = (column[::step].astype(np.int64) for column in (pairs.item_a, pairs.item_b))
+        left = np.flatnonzero(~(known[a] & known[b]))
+        won, lost, ties = (column[::step][left] for column in pairs[2:])
+        a, b, won, lost = a[left], b[left], won + ties > 0, lost + ties > 0
+        _spread(down, a, b, won, lost)
+        _spread(up, a, b, lost, won)
+    return bool((down & up).all())
 
 
 def _hub(pairs: PairCounts, num_items: int) -> Bool[np.ndarray, " items"]:
@@ -82,22 +91,6 @@ def _mutual(pairs: PairCounts, chosen: Any) -> Bool[np.ndarray, " chosen"]:
     """Return which of the chosen pairs were won by either side, a tie counting for both."""
     won, lost, tied = pairs.wins_a[chosen], pairs.wins_b[chosen], pairs.ties[chosen]
     return (won + tied > 0) & (lost + tied > 0)
-
-
-def _reaches_all(pairs: PairCounts, reached: Bool[np.ndarray, " items"]) -> bool:
-    """Whether all items are reached from those marked along wins, in a few rounds.
-
-    Samples of the pairs go first; they leave few items, whose pairs are then all looked at.
-    """
-    strides = [len(pairs.item_a) // (size * len(reached)) for size in _SAMPLES]
-    for step in [stride for stride in strides if stride > 1] + [1]:
-        a, b, wins_a, wins_b, ties = (column[::step] for column in pairs)
-        left = np.flatnonzero(~(reached[a] & reached[b]))
-        a, b, ties = a[left], b[left], ties[left]
-        _spread(reached, a, b, wins_a[left] + ties > 0, wins_b[left] + ties > 0)
-        if reached.all():
-            return True
-    return False
 
 
 def _spread(

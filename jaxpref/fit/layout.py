@@ -54,23 +54,34 @@ class Square:
         total: Float64[np.ndarray, " pairs"],
         num_items: int,
     ) -> None:
-        self._counts = np.zeros((num_items, num_items))
-        self._counts[item_a, item_b] = total
-        self._counts += self._counts.T
+        self._keys = item_a * np.int64(num_items) + item_b
+        counts = np.zeros((num_items, num_items))
+        counts.ravel()[self._keys] = total
+        self._counts = counts + counts.T
         self._links = self._counts
-        self._strength = np.ones(num_items)
+        self._strength = self._ones = np.ones(num_items)
 
     def totals(self) -> Float64[np.ndarray, " items"]:
         """Return the comparisons of every item."""
-        return self._counts.sum(axis=0)
+        return self._counts @ self._ones
+
+    def wins(
+        self, wins_a: Float64[np.ndarray, " pairs"], wins_b: Float64[np.ndarray, " pairs"]
+    ) -> Float64[np.ndarray, " items"]:
+        """Return the wins of every item."""
+        won, lost = np.zeros((2, *self._counts.shape))
+        won.ravel()[self._keys], lost.ravel()[self._keys] = wins_a, wins_b
+        return won @ self._ones + self._ones @ lost
 
     def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
         """Return expected wins at the strengths, and keep the information there."""
         self._strength = strength
-        inverse = 1.0 / (strength[:, None] + strength)
+        inverse = np.add(strength[:, None], strength)
+        np.divide(1.0, inverse, out=inverse)
         share = self._counts * inverse
-        self._links = share * inverse
-        return _expected(strength, np.add.reduce(share, axis=0), np.add.reduce(self._links, axis=0))
+        self._links = np.multiply(share, inverse, out=inverse)
+        wins = strength * (share @ self._ones)
+        return Expected(wins, self.product(self._ones))
 
     def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
         """Return sum_j n_ij p_ij p_ji vector_j for every i."""
@@ -78,7 +89,11 @@ class Square:
 
 
 class Triangle:
-    """Counts above the diagonal of a matrix, item_a < item_b."""
+    """Counts above the diagonal of a matrix, item_a < item_b, sorted by item_a.
+
+    Sums over a few rows at a time stay in the processor's cache, and too small for BLAS to think
+    of threads, which cost more than they save here.
+    """
 
     def __init__(
         self,
@@ -87,23 +102,35 @@ class Triangle:
         total: Float64[np.ndarray, " pairs"],
         num_items: int,
     ) -> None:
-        counts = np.zeros(num_items * num_items)
-        counts[item_a * np.int64(num_items) + item_b] = total
-        self._counts = counts.reshape(num_items, num_items)
-        self._links = np.zeros((num_items, num_items))
+        from scipy.linalg.blas import dsymv
+
+        self._symmetric_product = dsymv
+        self._keys = item_a * np.int64(num_items) + item_b
+        self._firsts, self._starts = _segments(item_a, num_items)
+        self._counts, self._links = np.zeros((2, num_items, num_items))
+        self._counts.ravel()[self._keys] = total
         self._rows = max(8, min(_PIECE // (2 * num_items), -(-num_items // 3)))
         self._scratch = np.empty((2, self._rows * num_items))
-        self._strength = np.ones(num_items)
+        self._strength = self._ones = np.ones(num_items)
 
     def totals(self) -> Float64[np.ndarray, " items"]:
         """Return the comparisons of every item."""
-        return self._counts.sum(axis=0) + self._counts.sum(axis=1)
+        return self._counts @ self._ones + self._ones @ self._counts
+
+    def wins(
+        self, wins_a: Float64[np.ndarray, " pairs"], wins_b: Float64[np.ndarray, " pairs"]
+    ) -> Float64[np.ndarray, " items"]:
+        """Return the wins of every item."""
+        self._links.ravel()[self._keys] = wins_b  # room not in use yet
+        sums = self._ones @ self._links
+        sums[self._firsts] += np.add.reduceat(wins_a, self._starts)
+        return sums
 
     def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
         """Return expected wins at the strengths, and keep the information there."""
         size = len(strength)
         self._strength = strength
-        shares, squares = np.zeros(size), np.zeros(size)
+        shares = np.zeros(size)
         for start in range(0, size, self._rows):
             rows, later = slice(start, start + self._rows), slice(start, None)
             shape = min(self._rows, size - start), size - start
@@ -111,18 +138,16 @@ class Triangle:
             np.add(strength[rows, None], strength[later], out=inverse)
             np.divide(1.0, inverse, out=inverse)
             np.multiply(self._counts[rows, later], inverse, out=share)
-            shares[rows] += np.add.reduce(share, axis=1)
-            shares[later] += np.add.reduce(share, axis=0)
-            share *= inverse
-            squares[rows] += np.add.reduce(share, axis=1)
-            squares[later] += np.add.reduce(share, axis=0)
-            self._links[rows, later] = share
-        return _expected(strength, shares, squares)
+            shares[rows] += share @ self._ones[later]
+            shares[later] += self._ones[: shape[0]] @ share
+            np.multiply(share, inverse, out=self._links[rows, later])
+        return Expected(strength * shares, self.product(self._ones))
 
     def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
         """Return sum_j n_ij p_ij p_ji vector_j for every i."""
+        # BLAS has columns first: the half above the diagonal is what it calls the lower one.
         weighted = self._strength * vector
-        return self._strength * (self._links @ weighted + weighted @ self._links)
+        return self._strength * self._symmetric_product(1.0, self._links.T, weighted, lower=1)
 
 
 class _Piece(NamedTuple):
@@ -153,6 +178,17 @@ class Segments:
         sums = np.zeros(len(self._strength))
         for piece in self._pieces:
             _add(sums, piece, piece.counts, piece.counts)
+        return sums
+
+    def wins(
+        self, wins_a: Float64[np.ndarray, " pairs"], wins_b: Float64[np.ndarray, " pairs"]
+    ) -> Float64[np.ndarray, " items"]:
+        """Return the wins of every item."""
+        sums, begin = np.zeros(len(self._strength)), 0
+        for piece in self._pieces:
+            here = slice(begin, begin + len(piece.counts))
+            _add(sums, piece, wins_a[here], wins_b[here])
+            begin = here.stop
         return sums
 
     def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
@@ -189,8 +225,17 @@ def _piece(
 ) -> _Piece:
     here = slice(start, start + _PIECE)
     a, counts = item_a[here], total[here]
-    starts = np.flatnonzero(np.diff(a, prepend=-1))
-    return _Piece(a, item_b[here], counts, np.empty_like(counts), a[starts], starts)
+    firsts, starts = _segments(a, int(a[-1]) + 1)
+    return _Piece(a, item_b[here], counts, np.empty_like(counts), firsts, starts)
+
+
+def _segments(
+    item_a: Int64[np.ndarray, " pairs"], num_items: int
+) -> tuple[Int64[np.ndarray, " segments"], Int64[np.ndarray, " segments"]]:
+    """Return which items are first in some pair, and where their pairs start, sorted."""
+    starts = np.searchsorted(item_a, np.arange(num_items + 1))
+    firsts = np.flatnonzero(starts[1:] > starts[:-1])
+    return firsts, starts[firsts]
 
 
 def _add(
