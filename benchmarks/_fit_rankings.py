@@ -135,8 +135,8 @@ def bootstrap_section(resamples: int, rounds: int) -> dict[str, Any]:
 
 def resample_error(fit: Any, key: jax.Array) -> float:
     """Return the largest error of a score over a few resamples, refitted to 1e-12."""
+    from jaxpref.fit._host import generator
     from jaxpref.fit.bootstrap_draws import draw_wins
-    from jaxpref.fit.uncertainty import generator
 
     found = bootstrap(fit, key=key, resamples=3).scores
     worst = 0.0

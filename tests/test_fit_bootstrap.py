@@ -54,8 +54,8 @@ def test_raters_that_repeat_themselves_widen_their_bootstrap():
 def test_every_resample_is_refitted_to_the_maximum():
     """Each resample's gradient vanishes: the batch solver against its own definition."""
     fit = fit_pairwise(votes_by_rater(4, 8, 50, 20))
+    from jaxpref.fit._host import generator
     from jaxpref.fit.bootstrap_draws import draw_wins
-    from jaxpref.fit.uncertainty import generator
 
     found = bootstrap(fit, key=KEY, resamples=5)
     for scores, wins in zip(

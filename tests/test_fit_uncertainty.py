@@ -21,7 +21,7 @@ from jaxpref.fit import (
     sandwich_covariance,
     score_intervals,
 )
-from jaxpref.fit.uncertainty import generator
+from jaxpref.fit._host import generator
 from tests import tolerances as tol
 
 pytestmark = pytest.mark.slow

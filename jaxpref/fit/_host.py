@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -60,3 +61,9 @@ def _quarter_octave(size: int) -> int:
 def pad(values: np.ndarray, size: int) -> np.ndarray:
     """Return a one-dimensional array lengthened to `size` with zeros, keeping its dtype."""
     return np.concatenate([values, np.zeros(size - len(values), values.dtype)])
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """Return a NumPy generator seeded by a JAX key: what is drawn on the host comes from it."""
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.random.default_rng(np.asarray(data, np.uint32).ravel().tolist())

@@ -15,8 +15,10 @@ from .._checks import InputError, check_between, check_count, check_option
 from ..data.comparisons import Comparisons
 from ..data.rankings import Rankings
 from ..links import Link
-from ._host import float64, item_bucket
+from ._host import float64, generator, item_bucket
 from .bootstrap_draws import draw_rankings, draw_wins
+from .intervals import Interval, intervals_of_ranks
+from .joint import Fit
 from .likelihood import predict
 from .newton import CONVERGED
 from .rankings_newton import Setting, maximise_rankings
@@ -24,7 +26,6 @@ from .rankings_problems import PairProblem
 from .rankings_result import RankingFit
 from .rankings_setup import prepare
 from .result import FitResult
-from .uncertainty import Fit, Interval, generator, intervals_of_ranks, require_plain
 
 METHODS = ("nonparametric", "parametric", "rater")
 MOST_ITEMS = 1024
@@ -194,7 +195,8 @@ def bootstrap(
     count = check_count("resamples", resamples)
     strength = fit.ridge if ridge is None else ridge
     check_between("ridge", strength, 0.0, np.finfo(float).max, what="a finite number of at least 0")
-    require_plain(fit)
+    if isinstance(fit, FitResult) and not fit.plain:
+        raise InputError("fit: expected a fit of scores alone")
     random = generator(key)
     if isinstance(fit, RankingFit):
         fits = _ranking_fits(fit, data, random, count, method, strength)

@@ -136,7 +136,9 @@ class TiedProblem(eqx.Module):
         for block, opens in zip(self.blocks, self.opens, strict=True):
 
             def add(total: Array, chunk: tuple[Block, Array]) -> tuple[Array, None]:
-                return total - _log_normalisers(*chunk, scores, log_delta, self.orders), None
+                own = scores[chunk[0].item]
+                ties = jnp.broadcast_to(log_delta[:, None], (len(self.orders), own.shape[1]))
+                return total - log_normalisers(*chunk, own, ties, self.orders), None
 
             value, _ = lax.scan(add, value, (block, opens))
         return value
@@ -153,14 +155,26 @@ class TiedProblem(eqx.Module):
         return -jax.jvp(jax.grad(self.log_likelihood), (cache,), (vector,))[1]
 
 
-def _log_normalisers(
+def _log_add(one: Array, other: Array) -> Array:
+    """Return log(exp(one) + exp(other)), right in its second derivatives too.
+
+    Inside a scan, those of ``jnp.logaddexp`` are lost where the two are equal.
+    """
+    top = lax.stop_gradient(jnp.maximum(one, other))
+    return top + jnp.log(jnp.exp(one - top) + jnp.exp(other - top))
+
+
+def log_normalisers(
     chunk: Block,
     opens: Bool[Array, "places rankings"],
-    scores: Float64[Array, " items"],
-    log_delta: Float64[Array, " orders"],
+    scores: Float64[Array, "places rankings"],
+    log_delta: Float64[Array, "orders rankings"],
     orders: tuple[int, ...],
 ) -> Float64[Array, ""]:
     """Return the weighted sum over stages of the log of all groups' strengths.
+
+    Scores stand entry by entry and tie parameters ranking by ranking, so that derivatives by them
+    are those of each ranking.
 
     For order k it needs the elementary symmetric polynomial of degree k of exp(s_i / k) over the
     items left: built up an item at a time from the last place, in logarithms.
@@ -172,7 +186,7 @@ def _log_normalisers(
 
     def add(sums: Array, entry: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         score, here, counted = entry
-        longer = jnp.logaddexp(sums[:, 1:], sums[:, :-1] + root * score)
+        longer = _log_add(sums[:, 1:], sums[:, :-1] + root * score)
         grown = jnp.concatenate([sums[:, :1], longer], axis=1)
         sums = jnp.where(here, grown, sums)
         groups = jnp.stack([sums[k, d] + logs[k] for k, d in enumerate(degrees)])
@@ -180,7 +194,7 @@ def _log_normalisers(
 
     width = chunk.weight.shape[0]
     start = jnp.full((len(degrees), max(degrees) + 1, width), _NEVER, scores.dtype)
-    entries = scores[chunk.item], place < chunk.length, opens
+    entries = scores, place < chunk.length, opens
     _, values = lax.scan(add, start.at[:, 0].set(0.0), entries, reverse=True)
     return jnp.sum(values * chunk.weight)
 

@@ -17,6 +17,7 @@ from ..data.rankings import Rankings, group_starts
 from ..links import Link, logistic
 from ._host import float64
 from .base import BaseFit, gauge_inverse
+from .design import Effect
 from .rankings_information import rankings_information
 from .rankings_newton import dense_hessian
 from .rankings_problems import Problem
@@ -99,13 +100,33 @@ class RankingFit(BaseFit):
         """
         if not self.tie_orders:
             return rankings_information(self.rankings, self.scores)
-        full = self._full_information()
+        full = self.full_information()
         size = self.num_items
         cross = full[:size, size:]
         return full[:size, :size] - cross @ np.linalg.solve(full[size:, size:], cross.T)
 
-    def _full_information(self) -> np.ndarray:
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """The log tie parameters, "tie of 2" first; computed when asked for.
+
+        >>> from jaxpref.data import Rankings
+        >>> from jaxpref.fit import fit_rankings
+        >>> votes = Rankings.from_lists([["x", "y"], ["y", "x"], [["x", "y"]]])
+        >>> fit = fit_rankings(votes, ties="davidson_luce")
+        >>> [(effect.name, round(effect.standard_error, 6)) for effect in fit.effects]
+        [('tie of 2', 1.224745)]
+        """
+        errors = self.tie_standard_errors()
+        parameters = zip(self.tie_orders, self.log_tie_parameters, errors, strict=True)
+        return tuple(
+            Effect(f"tie of {order}", "tie", float(value), float(error))
+            for order, value, error in parameters
+        )
+
+    def full_information(self) -> np.ndarray:
         """Return the information about scores and log tie parameters together."""
+        if not self.tie_orders:
+            return rankings_information(self.rankings, self.scores)
         with float64():
             ready = prepare(self.rankings, self.rankings.weight, tied=True)
             padded = np.zeros(ready.start.size)
@@ -134,7 +155,7 @@ class RankingFit(BaseFit):
         """Return the standard errors of the log tie parameters, nats; empty without any."""
         if not self.tie_orders:
             return np.zeros(0)
-        full, size = self._full_information(), self.num_items
+        full, size = self.full_information(), self.num_items
         inverse = gauge_inverse(full[:size, :size], self.ridge)
         cross = full[:size, size:]
         schur = full[size:, size:] - cross.T @ inverse @ cross

@@ -14,12 +14,13 @@ from ..data.comparisons import PairCounts
 from ..links import Link
 from .base import BaseFit, gauge_inverse
 from .design import Design, Effect
-from .information import expected_information
+from .information import pairwise_information
 from .outcomes import TIE_MODELS, outcome_probabilities
 from .storage import read_record, write_record
 
 Order = Literal["neutral", "first", "second"]
-ORDERS = ("neutral", "first", "second")
+SIDES = {"neutral": 0.0, "first": 1.0, "second": -1.0}
+ORDERS = tuple(SIDES)
 
 
 class OutcomeProbabilities(NamedTuple):
@@ -108,7 +109,7 @@ class FitResult(BaseFit):
         >>> [round(chance, 9) for chance in fit.outcomes("a", "b")]
         [0.5, 0.25, 0.25]
         """
-        side = {"neutral": 0.0, "first": 1.0, "second": -1.0}[check_option("order", order, ORDERS)]
+        side = SIDES[check_option("order", order, ORDERS)]
         margin = np.array([self.margin(item_a, item_b) + side * self._sum_of("order")])
         model = self.ties if self.ties in TIE_MODELS else None
         found = outcome_probabilities(self.link, model, margin, self._sum_of("tie"))
@@ -140,7 +141,7 @@ class FitResult(BaseFit):
         to zero. Where other coefficients were fitted, what is left for the scores once these are
         profiled out. Computed when asked for.
         """
-        return expected_information(self)
+        return pairwise_information(self)
 
     def covariance(self) -> Float64[np.ndarray, "items items"]:
         """Return the covariance of the scores in the gauge where they sum to zero, nats^2.
