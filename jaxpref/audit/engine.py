@@ -25,7 +25,7 @@ from ..fit.result import FitResult
 from ..links import Link
 
 TOLERANCE = 1e-10
-_STEPS, _HALVINGS = 40, 30
+_STEPS, _HALVINGS, _FAR = 40, 30, 1e4
 _LEAST_TERM = 1e-300
 
 
@@ -128,7 +128,7 @@ class Engine:
         self.refits += 1
         if self.ridge == 0 and not connected(counts, self.num_items):
             return None
-        found = self._newton(counts, start)
+        found = self.climb(counts, start)
         return self._from_nothing(counts) if found is None else found
 
     def point(self, counts: Counts, scores: Float64[np.ndarray, " items"]) -> Point:
@@ -136,14 +136,26 @@ class Engine:
         _, information = self.information(counts, scores)
         return Point(scores, gauge_inverse(information, self.ridge))
 
-    def _newton(self, counts: Counts, scores: np.ndarray) -> np.ndarray | None:
+    def climb(
+        self,
+        counts: Counts,
+        scores: Float64[np.ndarray, " items"],
+        tilt: Float64[np.ndarray, " items"] | None = None,
+    ) -> Float64[np.ndarray, " items"] | None:
+        """Return the maximum of the penalised log-likelihood (plus tilt^T s), None if not reached.
+
+        By damped Newton steps from `scores`; a step is kept if the slope along it has not turned
+        downhill by more than a third, which for a concave function is a climb.
+        """
+        extra = 0.0 if tilt is None else tilt
         gradient, information = self.information(counts, scores)
         for _ in range(_STEPS):
+            gradient = gradient + extra
             direction = _solve(information, self.ridge, gradient)
             if direction is None:
                 return None
             size = float(np.abs(direction).max())
-            if not np.isfinite(size):
+            if not np.isfinite(size) or size > _FAR:
                 return None
             if size <= TOLERANCE * max(1.0, float(np.abs(scores).max())):
                 return scores + direction
@@ -151,7 +163,8 @@ class Engine:
             for _ in range(_HALVINGS):
                 trial = scores + length * direction
                 gradient, information = self.information(counts, trial)
-                if size * length < 1e-6 or gradient @ direction >= -0.3 * slope:
+                later = float((gradient + extra) @ direction)
+                if size * length < 1e-6 or later >= -0.3 * slope:
                     break
                 length /= 2
             scores = trial - trial.mean()

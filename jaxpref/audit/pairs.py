@@ -53,12 +53,18 @@ def pair_table(
     edge: np.ndarray,
     l2: np.ndarray,
     l1: np.ndarray,
+    *,
+    variance: np.ndarray | None = None,
 ) -> PairTable:
-    """Return the table of some pairs, given the norms of the margins' derivatives."""
+    """Return the table of some pairs, given the norms of the margins' derivatives.
+
+    `variance` is that of the margins, worked out where it is left out.
+    """
     margin = fit.scores[item_a] - fit.scores[item_b]
-    matrix = fit.covariance()
-    own = np.diagonal(matrix)
-    variance = own[item_a] + own[item_b] - 2 * matrix[item_a, item_b]
+    if variance is None:
+        matrix = fit.covariance()
+        own = np.diagonal(matrix)
+        variance = own[item_a] + own[item_b] - 2 * matrix[item_a, item_b]
     error = np.sqrt(np.maximum(variance, 0.0))
     prediction = predict(fit.link, margin)
     low = predict(fit.link, margin - NORMAL_95 * error).probability

@@ -23,7 +23,9 @@ class Regime(NamedTuple):
 
     `kind` is "complete" (every pair was compared), "tree" (no cycle: one edge fewer than items,
     per island), "sparse" (mean degree below 6) or "dense". `share_above_one` is the share of
-    unseen pairs whose sensitivity to one observed fraction exceeds 1 (None without unseen pairs),
+    unseen pairs whose sensitivity to one observed fraction exceeds 1 (None without unseen pairs,
+    and where there are too many to look at each; `largest_sensitivity` is then of the most fragile
+    pairs, unseen ones if there are any among them),
     `share_dominant` the share of observed pairs whose fitted probability is below
     `dominance_epsilon` or at least 1 - `dominance_epsilon`.
     """
@@ -49,11 +51,15 @@ def dominant_edges(fit: FitResult) -> tuple[np.ndarray, np.ndarray]:
     return fitted.probability, low | high
 
 
-def describe_regime(fit: FitResult, unseen: UnseenPairs, dominant: np.ndarray) -> Regime:
-    """Return the regime of a fit whose unseen pairs have been scanned."""
-    edges, num_unseen = len(fit.pairs.item_a), len(unseen.item_a)
+def describe_regime(
+    fit: FitResult, unseen: UnseenPairs, dominant: np.ndarray, *, scanned: bool = True
+) -> Regime:
+    """Return the regime of a fit whose unseen pairs have been scanned, all or the worst of them."""
+    edges = len(fit.pairs.item_a)
+    num_unseen = fit.num_items * (fit.num_items - 1) // 2 - edges
     islands = fit.islands.count
     degree = 2 * edges / fit.num_items
+    above = unseen.sensitivity > 1
     regime = Regime(
         kind=_kind(edges, fit.num_items, islands, num_unseen),
         num_items=fit.num_items,
@@ -62,8 +68,8 @@ def describe_regime(fit: FitResult, unseen: UnseenPairs, dominant: np.ndarray) -
         num_comparisons=float(np.sum(fit.pairs.wins_a + fit.pairs.wins_b)),
         mean_degree=degree,
         num_unseen=num_unseen,
-        share_above_one=float(np.mean(unseen.sensitivity > 1)) if num_unseen else None,
-        largest_sensitivity=float(np.max(unseen.sensitivity)) if num_unseen else None,
+        share_above_one=float(np.mean(above)) if scanned and num_unseen else None,
+        largest_sensitivity=float(np.max(unseen.sensitivity)) if len(above) else None,
         share_dominant=float(np.mean(dominant)),
         dominance_epsilon=DOMINANCE_EPSILON,
         sentence="",

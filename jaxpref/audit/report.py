@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 
+from ..fit import LeaderboardRow
 from ..fit.result import FitResult
+from .records import (
+    Collecting,
+    Cut,
+    Dominance,
+    EdgeLeverage,
+    Flip,
+    FragilePair,
+    Groups,
+    Links,
+    Multiplicity,
+    PairTable,
+    plain,
+)
 from .regime import Regime
 from .triples import Triple, TripleCounts, describe_triples
 from .unseen import UnseenPairs
@@ -51,12 +65,14 @@ class AuditRow(NamedTuple):
 
 
 class AuditReport(eqx.Module):
-    """Which predictions of a fit are fragile, and on what they rest.
+    """Which predictions of a fit are fragile, on what they rest, and what would overturn them.
+
+    What was not asked for, or does not apply, is None or empty.
 
     Attributes
     ----------
     items : tuple of str
-        Names, in the order of the indices in `unseen`.
+        Names, in the order of the indices in `unseen` and `pairs`.
     regime : Regime
         How sparse, dominant and fragile the data are; ``regime.sentence`` says it in words.
     top : tuple of AuditRow
@@ -64,7 +80,31 @@ class AuditReport(eqx.Module):
     triples : TripleCounts
         How many triples lie in each M-sensitive region.
     unseen : UnseenPairs
-        Every unseen pair, as arrays.
+        Every unseen pair, as arrays (of a very large fit: those among the most fragile pairs).
+    leaderboard : tuple of LeaderboardRow
+        Scores with standard errors, best first.
+    pairs : PairTable or None
+        Every pair, seen and unseen, as arrays.
+    fragile : tuple of FragilePair
+        The most sensitive of all pairs by name.
+    leverage : tuple of EdgeLeverage
+        The observed pairs the fit rests on most.
+    cut : Cut or None
+        The fewest comparisons whose loss leaves no finite fit.
+    groups : tuple of Groups
+        What leaving out each item, observed pair and rater does, by refits.
+    flips : tuple of Flip
+        The fewest comparisons that overturn the winner, the top k, and orders of pairs.
+    dominance : Dominance or None
+        Table C2's bins, the logit-normal variance, cycles.
+    collect : tuple of Collecting
+        What to compare next, by objective.
+    multiplicity : Multiplicity or None
+        What near-best models predict.
+    links : Links or None
+        What other links make of the same data.
+    summary : tuple of str
+        The findings in sentences, most important first.
     """
 
     items: tuple[str, ...] = eqx.field(static=True)
@@ -72,6 +112,22 @@ class AuditReport(eqx.Module):
     top: tuple[AuditRow, ...]
     triples: TripleCounts
     unseen: UnseenPairs
+    leaderboard: tuple[LeaderboardRow, ...] = ()
+    pairs: PairTable | None = None
+    fragile: tuple[FragilePair, ...] = ()
+    leverage: tuple[EdgeLeverage, ...] = ()
+    cut: Cut | None = None
+    groups: tuple[Groups, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    dominance: Dominance | None = None
+    collect: tuple[Collecting, ...] = ()
+    multiplicity: Multiplicity | None = None
+    links: Links | None = None
+    summary: tuple[str, ...] = eqx.field(static=True, default=())
+
+    def with_summary(self, summary: tuple[str, ...]) -> AuditReport:
+        """Return the report with its findings in words."""
+        return replace(self, summary=summary)
 
     def to_dict(self, *, pairs: bool = False) -> dict[str, Any]:
         """Return the report ready for JSON: numbers that are not finite become None.
@@ -79,33 +135,48 @@ class AuditReport(eqx.Module):
         Parameters
         ----------
         pairs : bool
-            Whether to include every unseen pair as well (columns of equal length).
+            Whether to include every pair, and every unseen pair, as well (columns of equal
+            length).
         """
         content: dict[str, Any] = {
-            "regime": self.regime._asdict(),
-            "triples": self.triples.to_dict(),
-            "top": [row.to_dict() for row in self.top],
+            "summary": list(self.summary),
+            "regime": plain(self.regime),
+            "triples": plain(self.triples.to_dict()),
+            "top": [plain(row.to_dict()) for row in self.top],
         }
+        for name in _PARTS:
+            content[name] = plain(getattr(self, name))
         if pairs:
-            names = np.asarray(self.items, dtype=object)
-            columns = {name: column.tolist() for name, column in self.unseen._asdict().items()}
-            columns["item_a"] = names[self.unseen.item_a].tolist()
-            columns["item_b"] = names[self.unseen.item_b].tolist()
-            columns["middle"] = [self.items[k] if k >= 0 else None for k in self.unseen.middle]
-            columns["sensitivity"] = self.unseen.sensitivity.tolist()
-            content["unseen"] = columns
-        return _finite(content)
+            content["unseen"] = self._named(self.unseen)
+            middle = [self.items[k] if k >= 0 else None for k in self.unseen.middle]
+            content["unseen"]["middle"] = middle
+            content["unseen"]["sensitivity"] = plain(self.unseen.sensitivity)
+            if self.pairs is not None:
+                content["pairs"] = self._named(self.pairs)
+                content["pairs"]["sensitivity"] = plain(self.pairs.sensitivity)
+        return content
+
+    def _named(self, columns: PairTable | UnseenPairs) -> dict[str, Any]:
+        """Return columns as lists, with items by name."""
+        names = np.asarray(self.items, dtype=object)
+        found = plain(columns)
+        found["item_a"] = names[columns.item_a].tolist()
+        found["item_b"] = names[columns.item_b].tolist()
+        return found
 
 
-def _finite(value: Any) -> Any:
-    """Return nested dictionaries and lists with NaN and infinities replaced by None."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+_PARTS = (
+    "leaderboard",
+    "fragile",
+    "leverage",
+    "cut",
+    "groups",
+    "flips",
+    "dominance",
+    "collect",
+    "multiplicity",
+    "links",
+)
 
 
 def describe_rows(

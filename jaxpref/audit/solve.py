@@ -1,0 +1,83 @@
+"""One prediction's derivatives by every observed fraction, in a single solve: for large fits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ..fit.result import FitResult
+from .engine import Engine, counts_of
+
+_RELATIVE, _PATIENCE = 1e-14, 250
+
+
+class Responses(NamedTuple):
+    """A fit's observed pairs, as the upper half of a sparse matrix in rows of item_a."""
+
+    item_a: Int64[np.ndarray, " edges"]
+    item_b: Int64[np.ndarray, " edges"]
+    weight: Float64[np.ndarray, " edges"]
+    respond: Float64[np.ndarray, " edges"]
+
+
+def responses(fit: FitResult) -> Responses:
+    """Return curvature and response to its fraction of each observed pair."""
+    counts = counts_of(fit)
+    a, b = counts.item_a, counts.item_b
+    slopes = Engine(fit.link, fit.ridge, fit.num_items).slopes(fit.scores[a] - fit.scores[b])
+    weight = counts.wins_a * slopes.bend_a + counts.wins_b * slopes.bend_b
+    # d/df of n (f psi_a + (1 - f) psi_b); psi_a - psi_b is 1 for the logistic link
+    respond = (counts.wins_a + counts.wins_b) * (slopes.win_a - slopes.win_b)
+    return Responses(a, b, weight, respond)
+
+
+def one_response(fit: FitResult, first: int, second: int) -> Float64[np.ndarray, " edges"] | None:
+    """Return d(s_first - s_second)/df of every observed pair, None where the solve is slow.
+
+    One system (L + ridge) x = e_first - e_second by conjugate gradients, scaled by the diagonal;
+    some ten products on well connected graphs, each of a few milliseconds for a million pairs.
+    """
+    edges, size = responses(fit), fit.num_items
+    product, diagonal = _products(edges, size, fit.ridge)
+    if not diagonal.min() > 0:
+        return None
+    residual = np.zeros(size)
+    residual[[first, second]] = 1.0, -1.0
+    solution, scaled = np.zeros(size), residual / diagonal
+    direction, weight = scaled, float(residual @ scaled)
+    goal = _RELATIVE**2 * weight
+    for _ in range(_PATIENCE):
+        image = product(direction)
+        bend = float(direction @ image)
+        if not bend > 0:
+            return None
+        solution += weight / bend * direction
+        residual = residual - weight / bend * image
+        scaled = residual / diagonal
+        before, weight = weight, float(residual @ scaled)
+        if weight <= goal:
+            drop = solution.take(edges.item_a)
+            drop -= solution.take(edges.item_b)
+            drop *= edges.respond
+            return drop
+        direction = scaled + (weight / before) * direction
+    return None
+
+
+def _products(edges: Responses, size: int, ridge: float) -> tuple[Any, np.ndarray]:
+    """Return multiplication by L + ridge, and its diagonal. Pairs are sorted, so nothing is."""
+    from scipy.sparse import csr_array
+
+    starts = np.zeros(size + 1, np.int32)
+    np.cumsum(np.bincount(edges.item_a, minlength=size), out=starts[1:])
+    upper: Any = csr_array((edges.weight, edges.item_b.astype(np.int32), starts), (size, size))
+    lower = upper.T
+    ones = np.ones(size)
+    diagonal = upper @ ones + lower @ ones + ridge
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        return diagonal * vector - upper @ vector - lower @ vector
+
+    return product, diagonal

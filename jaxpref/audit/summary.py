@@ -1,0 +1,126 @@
+"""The findings of an audit in sentences, most important first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .records import Flip, Groups
+
+if TYPE_CHECKING:
+    from .report import AuditReport
+
+_DONE = {
+    "drop": "leaving out",
+    "add": "adding",
+    "change": "changing the outcome of",
+}
+
+
+def summarise(report: AuditReport) -> tuple[str, ...]:
+    """Return what an audit found, in sentences that need no background."""
+    sentences = [
+        *_about_flips(report.flips),
+        *_about_cut(report),
+        *(about_groups(groups) for groups in report.groups if groups.kind != "edge"),
+        report.regime.sentence,
+    ]
+    if report.dominance is not None:
+        sentences.append(report.dominance.sentence)
+    if report.multiplicity is not None:
+        near = report.multiplicity
+        sentences.append(
+            f"Models within {near.loss:g} nats of the best log-likelihood can reverse "
+            f"{near.share_reversible:.0%} of all pairs and move a prediction over a range of up to "
+            f"{100 * near.largest_width:.0f} points."
+        )
+    if report.links is not None:
+        sentences.append(
+            f"{report.links.share_surviving:.1%} of all pairs are ordered alike under every link "
+            "fitted."
+        )
+    return tuple(sentences + _about_collecting(report))
+
+
+def count(number: float, noun: str = "comparison") -> str:
+    """Write a count with its noun.
+
+    >>> count(1.0), count(1234.0)
+    ('1 comparison', '1,234 comparisons')
+    """
+    text = f"{number:,.0f}" if float(number).is_integer() else f"{number:,.6g}"
+    return f"{text} {noun}{'' if number == 1 else 's'}"
+
+
+def describe_flip(flip: Flip) -> str:
+    """Return what a flip comes to in a sentence."""
+    what = {
+        "winner": f"{flip.behind!r} overtakes {flip.ahead!r} as the best item",
+        "top_k": f"{flip.behind!r} displaces {flip.ahead!r} from the top {flip.k}",
+        "pair": f"{flip.behind!r} overtakes {flip.ahead!r}",
+    }[flip.question]
+    noun = "ranking" if flip.moves and hasattr(flip.moves[0], "ranking") else "comparison"
+    if flip.comparisons is None or flip.share is None:
+        reason = {
+            "no_fit": "before that no finite fit is left",
+            "not_found": "no way was found within the limit",
+        }[flip.status]
+        return f"By {_DONE[flip.budget]} {noun}s it does not happen that {what}: {reason}."
+    done, share = _DONE[flip.budget], 100 * flip.share
+    return f"After {done} {count(flip.comparisons, noun)} ({share:.2g}%), {what}."
+
+
+def _about_flips(flips: Sequence[Flip]) -> list[str]:
+    """Return a sentence for the winner and the top k: the cheapest budget that was found."""
+    sentences = []
+    for question in ("winner", "top_k"):
+        found = [flip for flip in flips if flip.question == question]
+        if found:
+            best = min(found, key=lambda flip: flip.comparisons or float("inf"))
+            sentences.append(describe_flip(best))
+    loose = {
+        (flip.ahead, flip.behind)
+        for flip in flips
+        if flip.question == "pair" and flip.comparisons == 1
+    }
+    if loose:
+        pairs = "One of them hangs" if len(loose) == 1 else f"{len(loose)} of them hang"
+        asked = len({(flip.ahead, flip.behind) for flip in flips if flip.question == "pair"})
+        sentences.append(
+            f"{count(asked, 'order')} of two items put to the test: {pairs} on one comparison."
+        )
+    return sentences
+
+
+def _about_cut(report: AuditReport) -> list[str]:
+    cut = report.cut
+    if cut is None:
+        return []
+    names = ", ".join(repr(name) for name in cut.items[:3])
+    more = f" and {len(cut.items) - 3} more" if len(cut.items) > 3 else ""
+    return [
+        f"Without {count(cut.comparisons)} there is no finite fit: {names}{more} would never have "
+        f"{cut.verb} any other item."
+    ]
+
+
+def about_groups(groups: Groups) -> str:
+    """Return how many groups change the winner or the top k when left out."""
+    size = f"{count(groups.num, groups.kind)} left out one at a time"
+    verb = f"{groups.changing_winner} change the best item and {groups.changing_top_k} the top"
+    return f"Of {size}, {verb} {groups.k}."
+
+
+def _about_collecting(report: AuditReport) -> list[str]:
+    for found in report.collect:
+        if found.objective == "flip" and found.rows:
+            best = found.rows[0]
+            return [
+                f"To settle the order, compare {best.item_a!r} with {best.item_b!r} next: expected "
+                f"to be worth {_times(best.gain, found.uniform_gain)} a comparison drawn at random."
+            ]
+    return []
+
+
+def _times(gain: float, uniform: float) -> str:
+    return f"{gain / uniform:.0f} times" if uniform > 0 else "more than"
