@@ -14,18 +14,20 @@ from jaxtyping import Array, Float64
 from .._checks import InputError, check_between, check_count, check_option
 from ..data.comparisons import Comparisons
 from ..data.rankings import Rankings
-from ..links import Link
+from ..links import Link, logistic
 from ._host import float64, generator, item_bucket
 from .bootstrap_draws import draw_rankings, draw_wins
-from .intervals import Interval, intervals_of_ranks
-from .joint import Fit
+from .bootstrap_effects import Batch, design_fits
+from .intervals import PAIR_TIES, Interval, intervals_of_ranks, tie_of
+from .joint import Fit, JointCovariance
 from .likelihood import predict
 from .newton import CONVERGED
+from .rankings import split
 from .rankings_newton import Setting, maximise_rankings
 from .rankings_problems import PairProblem
 from .rankings_result import RankingFit
 from .rankings_setup import prepare
-from .result import FitResult
+from .result import ORDERS, SIDES, FitResult, Order
 
 METHODS = ("nonparametric", "parametric", "rater")
 MOST_ITEMS = 1024
@@ -45,6 +47,8 @@ class BootstrapResult(eqx.Module):
         How the data were drawn again.
     scores : (finished, items)
         Centred scores of the resamples that have a fit, in nats, in the order of ``fit.items``.
+    effects : (finished, effects)
+        Their coefficients, in the order of ``fit.effects``.
     resamples : int
         How many were drawn.
     separable : int
@@ -57,6 +61,7 @@ class BootstrapResult(eqx.Module):
     fit: Fit
     method: str = eqx.field(static=True)
     scores: Float64[np.ndarray, "finished items"]
+    effects: Float64[np.ndarray, "finished effects"]
     resamples: int
     separable: int
     unfinished: int
@@ -71,6 +76,13 @@ class BootstrapResult(eqx.Module):
         """
         self._require(2)
         return np.atleast_2d(np.cov(self.scores, rowvar=False))
+
+    def joint_covariance(self) -> JointCovariance:
+        """Return the covariances of scores and coefficients over resamples, nats^2."""
+        self._require(2)
+        size = self.scores.shape[1]
+        whole = np.cov(np.concatenate([self.scores, self.effects], axis=1), rowvar=False)
+        return JointCovariance(whole[:size, :size], whole[:size, size:], whole[size:, size:])
 
     def standard_errors(self) -> Float64[np.ndarray, " items"]:
         """Return the standard deviation of each score over resamples, nats."""
@@ -97,12 +109,41 @@ class BootstrapResult(eqx.Module):
         margin = self.fit.margin(item_a, item_b)
         return Interval(margin, float(low), float(high), float(draws.std(ddof=1)))
 
-    def probability_interval(self, item_a: str, item_b: str, *, level: float = 0.95) -> Interval:
-        """Return the percentile interval of g(s_a - s_b); its standard error is the margin's."""
-        margin = self.margin_interval(item_a, item_b, level=level)
-        ends = np.array([margin.estimate, margin.low, margin.high])
-        middle, low, high = predict(self.fit.link, ends).probability
-        return Interval(float(middle), float(low), float(high), margin.standard_error)
+    def probability_interval(
+        self, item_a: str, item_b: str, *, level: float = 0.95, order: Order = "neutral"
+    ) -> Interval:
+        """Return the percentile interval of the probability that `item_a` wins.
+
+        Where ties are modelled, a tie is not a win. The standard error is that of what
+        :func:`jaxpref.fit.probability_interval` is symmetric in: the margin, or the log odds.
+        """
+        self._require(2)
+        model, tie = tie_of(self.fit)
+        side = SIDES[check_option("order", order, ORDERS)]
+        names = [effect.name for effect in self.fit.effects]
+        ties = next((self.effects[:, k] for k, n in enumerate(names) if n in PAIR_TIES), 0.0)
+        orders = [k for k, e in enumerate(self.fit.effects) if e.kind == "order"]
+        shift = sum(self.fit.effects[k].estimate for k in orders) * side
+        margin = self.fit.margin(item_a, item_b) + shift
+        draws = self.scores[:, self.fit.index(item_a)] - self.scores[:, self.fit.index(item_b)]
+        draws = draws + side * self.effects[:, orders].sum(axis=1)
+        at = _certainty(self.fit, model, np.array([margin]), tie)
+        draws = _certainty(self.fit, model, draws, ties)
+        low, high = self._percentiles(draws, level)
+        link = self.fit.link if model is None else logistic
+        ends = predict(link, np.array([at[0], low, high])).probability
+        return Interval(*(float(end) for end in ends), float(draws.std(ddof=1)))
+
+    def effect_intervals(self, *, level: float = 0.95) -> dict[str, Interval]:
+        """Return percentile intervals of the coefficients besides the scores."""
+        if not self.fit.effects:
+            return {}
+        low, high = self._percentiles(self.effects, level)
+        errors = self.effects.std(axis=0, ddof=1)
+        return {
+            effect.name: Interval(effect.estimate, float(low[k]), float(high[k]), float(errors[k]))
+            for k, effect in enumerate(self.fit.effects)
+        }
 
     def rank_intervals(self, *, level: float = 0.95) -> dict[str, Interval]:
         """Return percentile intervals of the ranks, 1 the best, best first."""
@@ -143,8 +184,9 @@ def bootstrap(
     fit : FitResult or RankingFit
         The fit. Searches start from its scores.
     data : Comparisons or Rankings, optional
-        What was fitted. Needed only for method="rater" of comparisons; and with ties in
-        comparisons, which are then drawn as ties rather than as two half wins.
+        What was fitted. Needed only for method="rater" of comparisons; and with ties that count as
+        half wins, which are then drawn as ties rather than as two half wins. Covariates are found
+        as in :func:`jaxpref.fit.sandwich_covariance`.
     key : PRNG key
         For the draws: the same key gives the same resamples.
     resamples : int
@@ -174,7 +216,8 @@ def bootstrap(
     Notes
     -----
     Weights count as frequencies: the number drawn is their sum, rounded. Draws are made on the
-    host; fits of up to 1,024 items run in batches of one compiled program.
+    host; fits of scores alone, of up to 1,024 items, run in batches of one compiled program; those
+    with ties modelled, an order effect or covariates one after the other.
 
     References
     ----------
@@ -193,29 +236,49 @@ def bootstrap(
     """
     check_option("method", method, METHODS)
     count = check_count("resamples", resamples)
-    strength = fit.ridge if ridge is None else ridge
-    check_between("ridge", strength, 0.0, np.finfo(float).max, what="a finite number of at least 0")
-    if isinstance(fit, FitResult) and not fit.plain:
-        raise InputError("fit: expected a fit of scores alone")
+    strength = _strength(fit, ridge)
     random = generator(key)
-    if isinstance(fit, RankingFit):
+    if isinstance(fit, FitResult) and not fit.plain:
+        fits = design_fits(fit, data, random, count, method, strength, TOLERANCE)
+    elif isinstance(fit, RankingFit):
         fits = _ranking_fits(fit, data, random, count, method, strength)
     else:
         fits = _pair_fits(fit, data, random, count, method, strength)
-    found: list[np.ndarray] = []
-    separable = unfinished = done = 0
-    for scores, apart, failed in fits:
-        found.append(scores)
-        separable, unfinished = separable + apart, unfinished + failed
-        done += len(scores) + apart + failed
+    found: list[Batch] = []
+    done = 0
+    for batch in fits:
+        found.append(batch)
+        done += len(batch.scores) + batch.separable + batch.unfinished
         if progress is not None:
             progress(done, count)
-    scores = np.concatenate(found) if found else np.zeros((0, fit.num_items))
+    scores = np.concatenate([batch.scores for batch in found])
+    effects = np.concatenate([batch.effects for batch in found])
     centred = scores - scores.mean(axis=1, keepdims=True)
-    return BootstrapResult(fit, method, centred, count, separable, unfinished)
+    lost = sum(batch.separable for batch in found), sum(batch.unfinished for batch in found)
+    return BootstrapResult(fit, method, centred, effects, count, *lost)
 
 
-Batch = tuple[np.ndarray, int, int]
+def _strength(fit: Fit, ridge: float | None) -> float:
+    """Return the strength of the prior of the fits to resamples."""
+    if ridge is None:
+        return fit.ridge
+    check_between("ridge", ridge, 0.0, np.finfo(float).max, what="a finite number of at least 0")
+    if np.isinf(fit.ridge):
+        raise InputError(
+            "ridge: expected none for a fit without deviations from its item covariates; got "
+            f"{ridge:g}"
+        )
+    return ridge
+
+
+def _certainty(fit: Fit, model: str | None, margin: np.ndarray, tie: Any) -> np.ndarray:
+    """Return the margins, or with a tie model the log odds of a win."""
+    if model is None:
+        return margin
+    if model == "davidson":
+        return -np.logaddexp(-margin, tie - margin / 2)
+    chances = predict(fit.link, margin - tie)
+    return np.log(chances.probability) - np.log(chances.opposite)
 
 
 def _pair_fits(
@@ -243,7 +306,8 @@ def _pair_fits(
             _fit_batch(wins, fit, ridge) if kept else (np.zeros((0, size)), np.ones(0))
         )
         good = outcome[:kept] == CONVERGED
-        yield scores[:kept, :size][good], this - kept, int(np.sum(~good))
+        none = np.zeros((int(np.sum(good)), 0))
+        yield Batch(scores[:kept, :size][good], none, this - kept, int(np.sum(~good)))
 
 
 def connected(wins: np.ndarray) -> bool:
@@ -314,10 +378,10 @@ def _ranking_fits(
     rankings = fit.rankings if data is None else data
     if not isinstance(rankings, Rankings) or tuple(rankings.items) != fit.items:
         raise InputError("data: expected the Rankings that were fitted, or nothing")
-    nothing = np.zeros((0, fit.num_items))
+    nothing = np.zeros((0, fit.num_items)), np.zeros((0, len(fit.tie_orders)))
     for drawn in draw_rankings(fit, rankings, random, count, method):
         if ridge == 0 and not _ranked_throughout(drawn, fit):
-            yield nothing, 1, 0
+            yield Batch(*nothing, 1, 0)
             continue
         with float64():
             ready = prepare(drawn, drawn.weight, tied=bool(fit.tie_orders))
@@ -329,11 +393,11 @@ def _ranking_fits(
                 ready.setting(ridge, TOLERANCE, 100),
                 dense=ready.dense,
             )
-            scores = np.asarray(found.parameters)[None, : fit.num_items]
+            scores, ties = split(ready, np.asarray(found.parameters))
         if int(found.outcome) == CONVERGED:
-            yield scores, 0, 0
+            yield Batch(scores[None], ties[None], 0, 0)
         else:
-            yield nothing, 0, 1
+            yield Batch(*nothing, 0, 1)
 
 
 def _ranked_throughout(rankings: Rankings, fit: RankingFit) -> bool:

@@ -256,7 +256,9 @@ def lost_coefficient(design: Design) -> str | None:
     return None if place is None or place >= len(design.names) else design.names[place][0]
 
 
-def fit_carefully(design: Design, *, tolerance: float, max_steps: int) -> Found:
+def fit_carefully(
+    design: Design, *, tolerance: float, max_steps: int, start: Point | None = None
+) -> Found:
     """Return the maximum of the penalised likelihood, with how the search ended.
 
     Parameters
@@ -265,17 +267,20 @@ def fit_carefully(design: Design, *, tolerance: float, max_steps: int) -> Found:
         Counts and model.
     tolerance, max_steps
         As in :func:`jaxpref.fit.fit_pairwise`.
+    start : Point, optional
+        A point near the maximum; the least-squares fit to smoothed log-odds when left out.
     """
     model = Model(design)
-    point, damping, size, step, status = start_point(model), 0.0, np.inf, 0, "max_steps"
+    point, damping, size, step, status = start or start_point(model), 0.0, np.inf, 0, "max_steps"
+    lead = 1 if start is None else 0
     ceiling = model.ceiling()
     while step < max_steps:
         here = model.look(point)
-        direction = _direction(model, here, first=step == 0, extra=damping * ceiling)
+        direction = _direction(model, here, first=step < lead, extra=damping * ceiling)
         size = np.inf if direction is None else direction.size()
         step += 1
         limit = tolerance * max(1.0, point.size())
-        if direction is not None and size <= limit and step > 1 and damping == 0:
+        if direction is not None and size <= limit and step > lead and damping == 0:
             point, status = model.centred(point.moved(direction, 1.0)), "converged"
             break
         length = 0.0 if direction is None else _step_length(model, point, here, direction)
@@ -284,7 +289,7 @@ def fit_carefully(design: Design, *, tolerance: float, max_steps: int) -> Found:
             break
         if direction is not None and length > 0:
             point = model.centred(point.moved(direction, length))
-        if step > 1:
+        if step > lead:
             damping = _next_damping(damping, length == 0)
     return _found(model, point, size, step, status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .._checks import DataError
@@ -18,6 +19,7 @@ def fit_components(
     link: Link = logistic,
     ties: str = "refuse",
     order_effect: bool = False,
+    comparison_covariates: Sequence[str] | None = None,
     tolerance: float = 1e-10,
     max_steps: int = 200,
     throw: bool = True,
@@ -33,6 +35,8 @@ def fit_components(
         Any comparisons; those between groups are left out.
     link, ties, order_effect, tolerance, max_steps, throw
         As in :func:`jaxpref.fit.fit_pairwise`.
+    comparison_covariates : sequence of str, optional
+        Names of ``comparisons.covariates``, each with a coefficient of its own in every fit.
 
     Returns
     -------
@@ -52,6 +56,8 @@ def fit_components(
     >>> [fit.items for fit in fits]
     [('p', 'q'), ('x', 'y')]
     """
+    if ties == "drop":
+        comparisons = comparisons.without_ties()
     groups = [
         names for names in strong_components(comparisons).members(comparisons.items) if names[1:]
     ]
@@ -60,30 +66,19 @@ def fit_components(
             "comparisons: expected two items that each beat the other, directly or through "
             "others; got none. A prior (ridge=0.1) would rank them all"
         )
-    return [
-        _fit_group(comparisons, names, link, ties, order_effect, tolerance, max_steps, throw)
-        for names in groups
-    ]
-
-
-def _fit_group(
-    comparisons: Comparisons,
-    names: tuple[str, ...],
-    link: Link,
-    ties: str,
-    order_effect: bool,
-    tolerance: float,
-    max_steps: int,
-    throw: bool,
-) -> FitResult:
-    fit = fit_pairwise(
-        comparisons.select(names),
-        link=link,
-        ties=ties,
-        order_effect=order_effect,
-        tolerance=tolerance,
-        max_steps=max_steps,
-        throw=throw,
-    )
-    kept = set(names)
-    return replace(fit, unlinked=tuple(name for name in comparisons.items if name not in kept))
+    fits = []
+    for names in groups:
+        fit = fit_pairwise(
+            comparisons.select(names),
+            link=link,
+            ties=ties,
+            order_effect=order_effect,
+            comparison_covariates=comparison_covariates,
+            tolerance=tolerance,
+            max_steps=max_steps,
+            throw=throw,
+        )
+        kept = set(names)
+        others = tuple(name for name in comparisons.items if name not in kept)
+        fits.append(replace(fit, unlinked=others))
+    return fits

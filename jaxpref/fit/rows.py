@@ -70,6 +70,14 @@ def rows_of(fit: FitResult, data: Any) -> Rows:
     return Rows(a, b, columns, margin, counts, rater, data.raters, halved)
 
 
+def own_rows(fit: FitResult) -> Rows:
+    """Return the cells of the fit itself, as they were fitted, without raters."""
+    design = design_of(fit)
+    a, b, columns = design.item_a, design.item_b, design.columns
+    margin = margins_of(fit, design, a, b, columns)
+    return Rows(a, b, columns, margin, design.cells, None, (), False)
+
+
 def _refuse_other_counts(fit: FitResult, data: Comparisons, halved: bool) -> None:
     """Raise for data that do not add up to the counts of the fit."""
     found = (data.with_ties_as_half_wins() if halved else data).pairs()
