@@ -229,7 +229,8 @@ def _update(
         gradient, _ = optax.clip_by_global_norm(recipe.clip_norm).update(
             gradient, optax.EmptyState()
         )
-    direction, optimizer = adam(recipe).update(gradient, state.optimizer, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count
+        direction, optimizer = adam(recipe).update(gradient, state.optimizer, state.params)
     params = jax.tree.map(
         lambda leaf, way: leaf - learning_rate.astype(leaf.dtype) * way, state.params, direction
     )
