@@ -408,6 +408,9 @@ LOSSES: dict[str, _Loss] = {
         policy, reference, beta=s.beta, flip_rate=s.label_smoothing
     ),
     "ipo": lambda policy, reference, lengths, s: ipo_loss(policy, reference, beta=s.beta),
+    "ipo_per_token": lambda policy, reference, lengths, s: ipo_loss(
+        policy, reference, beta=s.beta, lengths=lengths
+    ),
     "simpo": lambda policy, reference, lengths, s: simpo_loss(
         policy, lengths, beta=s.beta, target_margin=s.target_margin
     ),
