@@ -1,0 +1,204 @@
+"""Checkpoints in the Hugging Face layout: read from safetensors or Flax msgpack, written back.
+
+Every tensor of the file must be one the config asks for, in its shape, and the reverse: a
+checkpoint half understood is refused with the name of the file and of the tensor.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from .._checks import InputError, closest_names
+from ._dtypes import check_dtype
+from ._names import Place, is_buffer, places
+from ._tensors import Tensors, open_tensors
+from .config import DecoderConfig, decoder_config
+from .decoder import Decoder, LanguageModel
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageModel:
+    """Read a model from a Hugging Face folder.
+
+    Parameters
+    ----------
+    directory : path
+        Folder with ``config.json`` and ``model.safetensors``, or several shards and their index,
+        or ``flax_model.msgpack`` as transformers up to 4.57 wrote it.
+    dtype : {"float32", "bfloat16", "float16", "float64"}
+        Type of the parameters and so of the computation, whatever the file's.
+
+    Returns
+    -------
+    LanguageModel
+
+    Raises
+    ------
+    InputError
+        If a file is missing or cut short, a tensor is missing, unexpected or of another shape
+        than the config says, or the config asks for what the decoder does not compute.
+
+    Notes
+    -----
+    Beyond the model itself, memory holds one stacked parameter at a time (from msgpack: the
+    tensors not yet stacked).
+
+    Examples
+    --------
+    >>> load_model("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    jaxpref._checks.InputError: no/such/folder: expected a folder with a model; there is none
+    """
+    directory = Path(directory)
+    check_dtype(dtype)
+    tensors = open_tensors(directory)
+    config = decoder_config(directory)
+    graphdef, abstract = abstract_model(config, dtype)
+    there = places(config, flax=tensors.flax)
+    prefix = _prefix(tensors)
+    there = {path: place._replace(name=_strip(place.name, prefix)) for path, place in there.items()}
+    _check_tensors(tensors, there, abstract, config, directory)
+    params = _fill(tensors, there, abstract, dtype)
+    return LanguageModel(config, graphdef, params)
+
+
+def abstract_model(config: DecoderConfig, dtype: str) -> tuple[nnx.GraphDef, nnx.State]:
+    """Return a decoder's graphdef and the shapes of its parameters, without computing any."""
+    return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), dtype=dtype)))
+
+
+def parameter_shapes(abstract: nnx.State) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Return the shape of each parameter by its path."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(abstract)
+    return {_path(keys): tuple(leaf.shape) for keys, leaf in flat}
+
+
+def _path(keys: Any) -> tuple[str, ...]:
+    return tuple(key.key for key in keys if isinstance(key, jax.tree_util.DictKey))
+
+
+def _prefix(tensors: Tensors) -> str:
+    """Return the prefix that a file saved from the bare transformer leaves out."""
+    bare = ("wte.weight", "wte.embedding")
+    return "transformer." if any(name in tensors.files for name in bare) else ""
+
+
+def _strip(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix)
+
+
+def _tensor_names(place: Place, path: tuple[str, ...], config: DecoderConfig) -> Iterator[str]:
+    """Yield the tensors of a parameter, layer by layer if it is stacked."""
+    if path[0] != "layers":
+        yield place.name
+    else:
+        yield from (place.name.format(layer) for layer in range(config.num_hidden_layers))
+
+
+def _check_tensors(
+    tensors: Tensors,
+    there: dict[tuple[str, ...], Place],
+    abstract: nnx.State,
+    config: DecoderConfig,
+    directory: Path,
+) -> None:
+    """Require exactly the config's tensors, each in its shape."""
+    known: set[str] = set()
+    for path, shape in parameter_shapes(abstract).items():
+        place = there[path]
+        expected = place.file_shape(shape[1:] if path[0] == "layers" else shape)
+        for name in _tensor_names(place, path, config):
+            known.add(name)
+            _check_one(tensors, name, expected, directory)
+    extra = sorted(name for name in tensors.files if name not in known and not is_buffer(name))
+    if config.tie_word_embeddings:
+        extra = [name for name in extra if not _is_tied_copy(tensors, name, there)]
+    if extra:
+        raise InputError(
+            f"{tensors.files[extra[0]]}: unexpected tensor {extra[0]} ({len(extra)} in all): "
+            f"{directory / 'config.json'} describes a {config.architecture} of "
+            f"{config.num_hidden_layers} layers without it"
+        )
+
+
+def _check_one(tensors: Tensors, name: str, expected: tuple[int, ...], directory: Path) -> None:
+    if name not in tensors.files:
+        raise InputError(
+            f"{directory}: missing tensor {name}, which config.json asks for"
+            f"{closest_names(name, tensors.files)}"
+        )
+    if tensors.shape(name) != expected:
+        raise InputError(
+            f"{tensors.files[name]}: tensor {name}: config.json says shape {expected}; "
+            f"got {tensors.shape(name)}"
+        )
+
+
+def _is_tied_copy(tensors: Tensors, name: str, there: dict[tuple[str, ...], Place]) -> bool:
+    """Whether a tensor is the embedding again, as files of tied models may have it."""
+    if name not in ("lm_head.weight", "lm_head.kernel"):
+        return False
+    embedding = there["embedding",].name
+    head = tensors.read(name).T if tensors.flax else tensors.read(name)
+    if head.shape == tensors.shape(embedding) and np.array_equal(head, tensors.read(embedding)):
+        return True
+    raise InputError(
+        f"{tensors.files[name]}: tensor {name} differs from {embedding}, and config.json says "
+        "tie_word_embeddings"
+    )
+
+
+def _fill(
+    tensors: Tensors, there: dict[tuple[str, ...], Place], abstract: nnx.State, dtype: str
+) -> nnx.State:
+    """Read every parameter, one after the other, in the decoder's layout."""
+    left = _uses(there)
+
+    def read(keys: Any, leaf: Any) -> jax.Array:
+        path = _path(keys)
+        place = there[path]
+        stack = np.empty(leaf.shape, jnp.dtype(dtype))
+        if path[0] != "layers":
+            stack[...] = place.from_file(tensors.read(place.name))
+        else:
+            for layer in range(leaf.shape[0]):
+                stack[layer] = place.from_file(tensors.read(place.name.format(layer)))
+        left[place.name] -= 1
+        if not left[place.name]:
+            _forget(tensors, place.name, leaf.shape[0] if path[0] == "layers" else 0)
+        return jnp.asarray(stack)
+
+    return jax.tree_util.tree_map_with_path(read, abstract)
+
+
+def _uses(there: dict[tuple[str, ...], Place]) -> dict[str, int]:
+    """Count the parameters that are parts of each tensor."""
+    count: dict[str, int] = defaultdict(int)
+    for place in there.values():
+        count[place.name] += 1
+    return count
+
+
+def _forget(tensors: Tensors, name: str, layers: int) -> None:
+    for one in [name.format(layer) for layer in range(layers)] or [name]:
+        tensors.forget(one)
