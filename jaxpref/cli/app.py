@@ -11,6 +11,7 @@ import typer
 from . import _terminal
 from .audit import audit
 from .demo import demo
+from .dpo import dpo
 from .fit import fit
 from .region import region
 from .reproduce import reproduce
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command(rich_help_panel="Start here")(demo)
 app.command(rich_help_panel="Data")(fit)
 app.command(rich_help_panel="Data")(audit)
+app.command(rich_help_panel="Language models")(dpo)
 app.command(rich_help_panel="Theory")(sensitivity)
 app.command(rich_help_panel="Theory")(region)
 app.command(rich_help_panel="Theory")(reproduce)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 STEPS_PER_CALL = 8
+WIDTHS, STEPS_PER_WIDTH = 4, 50
 CACHE_SIZED = 2
 """Rows whose gradient is taken at once on a CPU: their activations stay in its cache."""
 
@@ -273,7 +274,7 @@ def _prepare(
 ) -> tuple[list[_Part], Plan]:
     """Return the rows by width on the device, and the order of the data."""
     recipe = options.recipe(completions, model.config.sliding_window)
-    pieces = [rows] if plan is not None else [piece for _, piece in split_by_width(rows)]
+    pieces = [rows] if plan is not None else _few_widths(rows, _steps(options, rows))
     none = jnp.zeros((1, completions), jnp.float32)
     parts = []
     for piece in pieces:
@@ -290,6 +291,36 @@ def _prepare(
             epochs=epochs,
         )
     return parts, plan
+
+
+def _steps(options: TrainOptions, rows: Rows) -> int:
+    """Return about how many steps a run takes (batches that are not full may add a few)."""
+    per_epoch = -(-len(rows.tokens) // (options.batch_size * options.accumulate))
+    return options.steps or per_epoch * (options.epochs or 1)
+
+
+def _few_widths(rows: Rows, steps: int) -> list[Rows]:
+    """Split rows by width into a few parts, for each is a program to compile.
+
+    One part a :data:`STEPS_PER_WIDTH` steps, :data:`WIDTHS` at most; of the widths that the rows
+    call for, those are dropped that cost the least padding.
+    """
+    found = split_by_width(rows)
+    most = min(WIDTHS, max(1, steps // STEPS_PER_WIDTH))
+    widths = [(piece.width, len(index)) for index, piece in found]
+    while len(widths) > most:
+        padding = [
+            (wider - width) * count
+            for (width, count), (wider, _) in zip(widths, widths[1:], strict=False)
+        ]
+        at = int(np.argmin(padding))
+        (_, few), (width, more) = widths[at : at + 2]
+        widths[at : at + 2] = [(width, few + more)]
+    kept = np.array([width for width, _ in widths])
+    needed = np.zeros(len(rows.tokens), int)
+    for index, piece in found:
+        needed[index] = kept[np.searchsorted(kept, piece.width)]
+    return [Rows(*(np.asarray(field)[needed == width, :width] for field in rows)) for width in kept]
 
 
 def _with_reference(

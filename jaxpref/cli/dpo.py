@@ -1,0 +1,358 @@
+"""``jaxpref dpo``: a language model trained on preferences."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from . import _terminal
+from ._options import JsonOption, grouped
+
+if TYPE_CHECKING:
+    from ..llm.rows import EncodedRows
+    from ..llm.trainer import TrainOptions, TrainResult
+    from ..report import Table
+
+DATA, LOSS, OPTIMISER, ROWS = "Data", "Loss", "Optimiser", "Rows and memory"
+
+
+def _option(panel: str, help: str, **rest: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=panel, **rest)
+
+
+@dataclass(frozen=True)
+class PreferenceData:
+    """Where the preferences come from: files, or the paper's animals."""
+
+    data: Annotated[
+        Path | None,
+        _option(
+            DATA,
+            "File or folder of JSONL or JSON (also .gz): prompt, chosen, rejected as TRL has them, "
+            "hh-rlhf's dialogues, or LLMBar's.",
+            show_default=False,
+            metavar="PATH",
+        ),
+    ] = None
+    animals: Annotated[
+        str | None,
+        _option(
+            DATA,
+            "The paper's synthetic data instead: the animals in order, as dog,cat,bird.",
+            show_default=False,
+            metavar="A,B,C",
+        ),
+    ] = None
+    p12: Annotated[float, _option(DATA, "Probability that the first beats the second.")] = 0.99
+    p23: Annotated[float, _option(DATA, "Probability that the second beats the third.")] = 0.5
+    pairs: Annotated[int, _option(DATA, "Pairs of animals to sample.")] = 1024
+    data_seed: Annotated[int, _option(DATA, "Seed of the sampled pairs.")] = 0
+    max_length: Annotated[
+        int | None,
+        _option(DATA, "Longest prompt with its answer, in tokens.", show_default="the context"),
+    ] = None
+    too_long: Annotated[
+        str, _option(DATA, "What becomes of longer ones.", metavar="drop|truncate|error")
+    ] = "drop"
+    unusable: Annotated[
+        str | None,
+        _option(
+            DATA,
+            "What becomes of records with an empty answer or two equal ones.",
+            metavar="drop|error",
+            show_default="drop for hh-rlhf, else error",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """The options of a run, named as in :class:`jaxpref.llm.trainer.TrainOptions`."""
+
+    loss: Annotated[
+        str,
+        _option(
+            LOSS,
+            "dpo, robust_dpo, ipo, simpo, rpo, kto_pair, or plackett_luce_dpo.",
+            metavar="NAME",
+        ),
+    ] = "dpo"
+    beta: Annotated[float, _option(LOSS, "Strength of the pull towards the reference.")] = 0.1
+    label_smoothing: Annotated[
+        float, _option(LOSS, "Share of labels taken to be flipped (dpo, robust_dpo).")
+    ] = 0.0
+    target_margin: Annotated[float, _option(LOSS, "Margin aimed at (simpo), in nats.")] = 1.0
+    sft_weight: Annotated[float, _option(LOSS, "Weight of the likelihood (rpo).")] = 1.0
+    learning_rate: Annotated[
+        float, _option(OPTIMISER, "Peak of the learning rate; small models want 1e-4.")
+    ] = 5e-6
+    schedule: Annotated[
+        str, _option(OPTIMISER, "How it falls.", metavar="linear|cosine|constant")
+    ] = "linear"
+    warmup: Annotated[int, _option(OPTIMISER, "Steps over which it rises.")] = 0
+    clip_norm: Annotated[float, _option(OPTIMISER, "Largest norm of a gradient.")] = 1.0
+    weight_decay: Annotated[float, _option(OPTIMISER, "Of AdamW.")] = 0.0
+    steps: Annotated[int | None, _option(OPTIMISER, "Steps in all.", show_default="one epoch")] = (
+        None
+    )
+    epochs: Annotated[
+        int | None, _option(OPTIMISER, "Or passes over the data.", show_default=False)
+    ] = None
+    seed: Annotated[int, _option(OPTIMISER, "Of the order of the data.")] = 0
+    batch_size: Annotated[int, _option(ROWS, "Prompts at a time.")] = 16
+    accumulate: Annotated[int, _option(ROWS, "Such batches in one step.")] = 1
+    micro_batch: Annotated[
+        int | None,
+        _option(
+            ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
+        ),
+    ] = None
+    compute_dtype: Annotated[
+        str | None,
+        _option(ROWS, "Type of the passes, as bfloat16; weights stay float32.", show_default=False),
+    ] = None
+
+
+@grouped
+def dpo(
+    model: Annotated[
+        Path,
+        typer.Option(help="Folder of the model: config.json, weights, tokenizer.", metavar="DIR"),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for what comes of it.", metavar="DIR")],
+    data: PreferenceData,
+    training: Training,
+    save_every: Annotated[
+        int | None,
+        typer.Option(help="Steps between checkpoints.", show_default="a tenth of the run"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a language model on preferences (DPO and its kin), with itself as the reference.
+
+    Leaves in --out: model (what transformers loads), metrics.jsonl (a line a step), checkpoints.
+    A run that was stopped goes on with --resume, and ends in the same bits on a CPU.
+    """
+    options = _options(training)
+    read = _read(data)
+    _check_out(out, resume)
+    _check_packages()
+    from ..llm.checkpoints import load_model, save_model
+    from ..llm.tokenizers import load_tokenizer
+    from ..llm.trainer import train_preferences
+
+    with _terminal.working(f"Loading {model}"):
+        start = load_model(model)
+        tokenizer = load_tokenizer(model, config=start.config)
+        encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
+    out.mkdir(parents=True, exist_ok=True)
+    with _terminal.progress("Training") as move:
+        result = train_preferences(
+            start,
+            encoded.rows,
+            completions=encoded.completions,
+            options=options,
+            out=out,
+            save_every=save_every or _a_tenth(options, len(encoded.kept)),
+            resume=resume,
+            progress=move,
+        )
+    save_model(result.model, out / "model", tokenizer_from=model, overwrite=resume)
+    summary = summarise(result, encoded, read.dropped)
+    if json:
+        _terminal.show_json({"command": "dpo", "out": out, **summary})
+    else:
+        _print(summary, read.name, out)
+
+
+class _Read(NamedTuple):
+    """Records, and how many were left out for which reason."""
+
+    name: str
+    records: list[Any]
+    dropped: dict[str, int]
+
+
+def _options(training: Training) -> TrainOptions:
+    """Return the options, checked, messages naming the flag."""
+    _check_packages()
+    from .._checks import InputError
+    from ..llm.trainer import TrainOptions
+
+    values = {entry.name: getattr(training, entry.name) for entry in fields(training)}
+    try:
+        options = TrainOptions(**values)
+        options.recipe(2)
+    except InputError as error:
+        raise InputError(_as_flag(str(error), values)) from None
+    return options
+
+
+def _as_flag(message: str, names: Any) -> str:
+    """Write the name of an option at the head of a message as the flag it is.
+
+    >>> _as_flag("batch_size: expected a whole number", ["batch_size"])
+    '--batch-size: expected a whole number'
+    """
+    head = re.match(r"[a-z0-9_]+(, [a-z0-9_]+)*", message)
+    if head is None or not set(head[0].split(", ")) <= set(names):
+        return message
+    flags = ", ".join("--" + name.replace("_", "-") for name in head[0].split(", "))
+    return flags + message[head.end() :]
+
+
+def _check_packages() -> None:
+    from importlib.util import find_spec
+
+    from .._checks import InputError
+
+    for package in ("flax", "optax", "orbax.checkpoint", "safetensors", "transformers"):
+        if find_spec(package.split(".")[0]) is None or find_spec(package) is None:
+            raise InputError(f"dpo: needs {package}: pip install 'jaxpref[llm]'")
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds something, unless a run in it goes on."""
+    from .._checks import InputError
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is a file; expected a folder, or none yet")
+    used = out.is_dir() and any(out.iterdir())
+    if used and not resume:
+        raise InputError(
+            f"--out: {out} is not empty; expected a new folder, or --resume to go on with its run"
+        )
+    if resume and not (out / "metrics.jsonl").is_file():
+        raise InputError(f"--resume: {out} holds no run to go on with (no metrics.jsonl)")
+
+
+def _read(data: PreferenceData) -> _Read:
+    """Return the preference records as text."""
+    from .._checks import InputError
+
+    if (data.data is None) == (data.animals is None):
+        given = "neither" if data.data is None else "both"
+        raise InputError(f"--data, --animals: expected one of the two; got {given}")
+    if data.data is not None:
+        from ..llm.preferences import read_preferences
+
+        found = read_preferences(data.data, unusable=data.unusable)  # type: ignore[arg-type]
+        return _Read(str(data.data), list(found.records), found.drops())
+    from ..llm.animals import sample_pairs
+
+    assert data.animals is not None
+    order = tuple(name.strip() for name in data.animals.split(","))
+    try:
+        pairs = sample_pairs(order, data.p12, data.p23, key=data.data_seed, count=data.pairs)
+    except InputError as error:
+        message = re.sub(r"^(omega|count|key):", lambda m: _SAMPLED[m[1]] + ":", str(error))
+        raise InputError(_as_flag(message, ("p12", "p23"))) from None
+    return _Read(f"D(({', '.join(order)}), {data.p12:g}, {data.p23:g})", pairs.records(), {})
+
+
+_SAMPLED = {"omega": "--animals", "count": "--pairs", "key": "--data-seed"}
+
+
+def _encode(read: _Read, data: PreferenceData, tokenizer: Any, context: int) -> EncodedRows:
+    """Return the records as rows of tokens."""
+    from .._checks import InputError
+    from ..llm.rows import encode_rows
+
+    if data.max_length is not None and data.max_length > context:
+        raise InputError(
+            f"--max-length: expected at most the model's context, {context}; got {data.max_length}"
+        )
+    try:
+        return encode_rows(
+            read.records,
+            tokenizer,
+            max_length=data.max_length or context,
+            too_long=data.too_long,  # type: ignore[arg-type]
+        )
+    except InputError as error:
+        message = _as_flag(str(error), ("max_length", "too_long"))
+        raise type(error)(message) from None
+
+
+def _a_tenth(options: TrainOptions, rows: int) -> int:
+    """Return the steps between checkpoints where none are asked for."""
+    per_epoch = -(-rows // (options.batch_size * options.accumulate))
+    steps = options.steps or per_epoch * (options.epochs or 1)
+    return max(1, steps // 10)
+
+
+NAMES = {
+    "loss": "loss (nats)",
+    "chosen_logps": "log-probability of the chosen (nats)",
+    "rejected_logps": "log-probability of the rejected (nats)",
+    "chosen_rewards": "reward of the chosen (nats)",
+    "rejected_rewards": "reward of the rejected (nats)",
+    "reward_margin": "reward margin (nats)",
+    "accuracy": "accuracy",
+    "grad_norm": "gradient norm",
+}
+
+
+def summarise(result: TrainResult, encoded: EncodedRows, dropped: dict[str, int]) -> dict[str, Any]:
+    """Return what a run did: rows, time, and metrics over its first and last tenth."""
+    tenth = max(1, len(result.metrics) // 10)
+    ends = {"first": result.metrics[:tenth], "last": result.metrics[-tenth:]}
+    means = {
+        end: {name: sum(record[name] for record in records) / tenth for name in NAMES}
+        for end, records in ends.items()
+    }
+    left_out = {**dropped}
+    for reason, count in encoded.refusals().items():
+        left_out[reason] = left_out.get(reason, 0) + count
+    return {
+        "steps": result.steps,
+        "rows": len(encoded.kept),
+        "left_out": left_out,
+        "truncated": encoded.truncated,
+        "tokens": result.tokens,
+        "seconds": result.seconds,
+        "averaged_over_steps": tenth,
+        "metrics": means,
+    }
+
+
+def _print(summary: dict[str, Any], name: str, out: Path) -> None:
+    from ..report.numbers import amount
+
+    text = f"{name}: {amount(summary['rows'], 'row')}."
+    if summary["left_out"]:
+        listed = ", ".join(f"{count:,} x {why}" for why, count in summary["left_out"].items())
+        text += f" Left out: {listed}."
+    if summary["truncated"]:
+        text += f" Cut at the end: {amount(summary['truncated'], 'row')}."
+    _terminal.say(text)
+    _terminal.show(_table(summary))
+    rate = summary["tokens"] / max(summary["seconds"], 1e-9)
+    _terminal.say(
+        f"{amount(summary['steps'], 'step')} in {summary['seconds']:,.0f} s "
+        f"({rate:,.0f} tokens a second, compiling included). Written: {out / 'model'}, "
+        f"{out / 'metrics.jsonl'}."
+    )
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    from ..report.tables import Column, Table
+
+    first, last = summary["metrics"]["first"], summary["metrics"]["last"]
+    rows = tuple(
+        (words, f"{first[name]:.4g}", f"{last[name]:.4g}") for name, words in NAMES.items()
+    )
+    columns = (Column("metric"), Column("first", "right"), Column("last", "right"))
+    note = (
+        f"Means over the first and the last {summary['averaged_over_steps']} steps, before each "
+        "step's update. Both log-probabilities may fall while the margin grows: the loss sees "
+        "only the difference."
+    )
+    return Table("Training", columns, rows, note)
