@@ -9,7 +9,7 @@ import json
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ MSGPACK = "flax_model.msgpack"
 _INDEXED = (SAFETENSORS, MSGPACK)
 
 
+@runtime_checkable
 class Tensors(Protocol):
     """Named tensors of one folder; `flax` says in which of the two layouts."""
 
