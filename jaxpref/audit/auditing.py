@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._checks import InputError, check_count, check_option, check_positive
+from .._checks import InputError, check_count, check_option, check_positive, closest_names
 from ..data.comparisons import Comparisons
 from ..fit._host import float64
 from ..fit.rankings_result import RankingFit
@@ -53,6 +53,7 @@ class Options(NamedTuple):
     flip_pairs: tuple[tuple[str, str], ...]
     limit: float | None
     groups: bool
+    raters: tuple[str, ...] | None
     collect: tuple[str, ...]
     multiplicity: bool
     loss: float
@@ -74,6 +75,7 @@ def audit(
     flip_pairs: Sequence[tuple[str, str]] = (),
     limit: float | None = None,
     groups: bool | None = None,
+    raters: Sequence[str] | None = None,
     collect: bool | Sequence[str] | None = None,
     multiplicity: bool | None = None,
     loss: float = 1.0,
@@ -119,6 +121,8 @@ def audit(
         Pairs of items to flip besides the winner, the top k and the first 10 neighbours.
     limit : float > 0, optional
         Most comparisons a flip may take; as many as there are when left out.
+    raters : sequence of str, optional
+        Leave out only these raters; all of them when left out.
     collect : bool or sequence of {"interval", "sensitivity", "flip"}, optional
         For which objectives to rank pairs to compare next; by default all, up to 400 items.
     loss : float > 0
@@ -192,6 +196,7 @@ def audit(
         flip_pairs=_named_pairs(fit, flip_pairs),
         limit=check_limit(limit),
         groups=small if groups is None else bool(groups),
+        raters=check_raters(comparisons, raters),
         collect=_several("collect", collect, OBJECTIVES, fit.num_items <= COLLECT_ITEMS),
         multiplicity=small if multiplicity is None else bool(multiplicity),
         loss=check_loss(loss),
@@ -248,7 +253,7 @@ def _groups(leave: LeaveOut, options: Options) -> tuple[Groups, ...]:
     ]
     data = options.comparisons
     if data is not None and data.rater is not None and len(data.raters) > 1:
-        found.append(leave.raters(data, options.top, options.progress))
+        found.append(leave.raters(data, options.top, options.progress, options.raters))
     return tuple(groups for groups in found if groups is not None)
 
 
@@ -313,6 +318,22 @@ def check_loss(loss: float) -> float:
     """Return the loss that near-best models may have, or raise unless it is above 0."""
     check_positive("loss", loss, "a finite number of nats above 0")
     return float(loss)
+
+
+def check_raters(
+    comparisons: Comparisons | None, raters: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """Return the raters to leave out, or raise for one that is not known, with the closest."""
+    if raters is None:
+        return None
+    if comparisons is None or comparisons.rater is None:
+        raise InputError("raters: expected comparisons with raters to leave out; got none")
+    for name in raters:
+        if name not in comparisons.raters:
+            hint = closest_names(str(name), comparisons.raters)
+            known = f"one of the {len(comparisons.raters)} raters"
+            raise InputError(f"raters: expected {known}; got {name!r}{hint}")
+    return tuple(raters)
 
 
 def _several(name: str, given: Any, known: Sequence[str], default: bool) -> tuple[str, ...]:

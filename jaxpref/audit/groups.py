@@ -8,6 +8,7 @@ observed pairs), one Newton step each chooses those to refit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +51,22 @@ class LeaveOut:
         self._everyone = np.arange(fit.num_items)
 
     def raters(
-        self, comparisons: Comparisons, top: int, progress: Progress | None = None
+        self,
+        comparisons: Comparisons,
+        top: int,
+        progress: Progress | None = None,
+        names: Sequence[str] | None = None,
     ) -> Groups:
-        """Return the raters of the comparisons that were fitted, left out one at a time."""
+        """Return the raters of the comparisons that were fitted, left out one at a time.
+
+        All of them, or those named.
+        """
         halves = comparisons.with_ties_as_half_wins()
         assert halves.rater is not None
         rows = []
-        for number, name in enumerate(comparisons.raters):
+        wanted = comparisons.raters if names is None else names
+        for done, name in enumerate(wanted):
+            number = comparisons.raters.index(name)
             here = halves.rater == number
             wins = np.zeros((self.fit.num_items,) * 2)
             np.add.at(wins, (halves.item_a[here], halves.item_b[here]), halves.wins_a[here])
@@ -70,7 +80,7 @@ class LeaveOut:
                 self._refit(_Left((name,), float(wins.sum()), less, self._everyone), "rater")
             )
             if progress is not None:
-                progress(number + 1, len(comparisons.raters))
+                progress(done + 1, len(wanted))
         return self._collect("rater", rows, len(rows), top)
 
     def items(self, top: int, progress: Progress | None = None) -> Groups:
@@ -161,7 +171,7 @@ class LeaveOut:
             return Group(kind, left.name, left.comparisons, "no_fit", *nothing, (), (), None)
         step = self._one_step(engine, left.counts, before)
         old, new = _chances(self.fit, before), _chances(self.fit, scores)
-        a, b = np.unravel_index(int(np.argmax(np.abs(new - old))), old.shape)
+        a, b = _largest_change(old, new)
         if old[a, b] < 0.5:
             a, b = b, a
         predicted = predict(self.fit.link, np.array([step[a] - step[b]])).probability
@@ -219,6 +229,13 @@ class LeaveOut:
             changing_top_k=sum(bool(row.top_k_entered or row.top_k_left) for row in rows),
             rows=tuple(sorted(rows, key=size, reverse=True)[:top]),
         )
+
+
+def _largest_change(old: np.ndarray, new: np.ndarray) -> tuple[int, int]:
+    """Return the pair of different items whose prediction changes most."""
+    a, b = np.triu_indices(len(old), 1)
+    worst = int(np.argmax(np.abs(new - old)[a, b]))
+    return int(a[worst]), int(b[worst])
 
 
 def _less(wins: np.ndarray, gone: np.ndarray) -> np.ndarray:

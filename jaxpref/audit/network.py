@@ -13,6 +13,7 @@ that crosses the edge, over the edge's conductance, and on a tree that share is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -49,7 +50,8 @@ class EdgeSystem(NamedTuple):
     ridge: Float64[Array, ""]
 
 
-class NetworkSensitivity(eqx.Module):
+@dataclass(frozen=True, eq=False)
+class NetworkSensitivity:
     """Derivatives of one prediction with respect to the win fraction of every observed edge.
 
     Attributes
@@ -66,10 +68,10 @@ class NetworkSensitivity(eqx.Module):
         dp_ij / df_ab, where f_ab is the observed fraction of wins of item_a over item_b.
     """
 
-    item_i: str = eqx.field(static=True)
-    item_j: str = eqx.field(static=True)
+    item_i: str
+    item_j: str
     probability: float
-    items: tuple[str, ...] = eqx.field(static=True)
+    items: tuple[str, ...]
     item_a: Int32[np.ndarray, " edges"]
     item_b: Int32[np.ndarray, " edges"]
     derivative: Float64[np.ndarray, " edges"]

@@ -10,7 +10,9 @@ from jaxtyping import Float64, Int64
 from ..fit.result import FitResult
 from .engine import Engine, counts_of
 
-_RELATIVE, _PATIENCE = 1e-14, 250
+_RELATIVE, _PATIENCE = 1e-12, 250
+_WIDEST = 300.0
+"""Nats between scores whose strengths can be multiplied without under- or overflow."""
 
 
 class Responses(NamedTuple):
@@ -26,6 +28,16 @@ def responses(fit: FitResult) -> Responses:
     """Return curvature and response to its fraction of each observed pair."""
     counts = counts_of(fit)
     a, b = counts.item_a, counts.item_b
+    if fit.link.name == "logistic" and np.ptp(fit.scores) < _WIDEST:
+        total = counts.wins_a + counts.wins_b
+        strength = np.exp(fit.scores)
+        weight, other = strength.take(a), strength.take(b)
+        both = weight + other
+        weight *= other  # n p q = n e_a e_b / (e_a + e_b)^2, without an exponential a pair
+        weight *= total
+        both *= both
+        weight /= both
+        return Responses(a, b, weight, total)
     slopes = Engine(fit.link, fit.ridge, fit.num_items).slopes(fit.scores[a] - fit.scores[b])
     weight = counts.wins_a * slopes.bend_a + counts.wins_b * slopes.bend_b
     # d/df of n (f psi_a + (1 - f) psi_b); psi_a - psi_b is 1 for the logistic link
@@ -70,8 +82,7 @@ def _products(edges: Responses, size: int, ridge: float) -> tuple[Any, np.ndarra
     """Return multiplication by L + ridge, and its diagonal. Pairs are sorted, so nothing is."""
     from scipy.sparse import csr_array
 
-    starts = np.zeros(size + 1, np.int32)
-    np.cumsum(np.bincount(edges.item_a, minlength=size), out=starts[1:])
+    starts = np.searchsorted(edges.item_a, np.arange(size + 1)).astype(np.int32)
     upper: Any = csr_array((edges.weight, edges.item_b.astype(np.int32), starts), (size, size))
     lower = upper.T
     ones = np.ones(size)

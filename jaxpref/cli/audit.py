@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..audit import AuditReport
     from ..report.one_vote import OneVote
 
+_SHOWN = 5
+"""Rows of the further tables on the terminal; all of them are in the JSON."""
+
 THRESHOLDS = (1.01, 2.0, 3.0, 5.0, 10.0)
 
 
@@ -58,13 +61,93 @@ def audit(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Put every unseen pair into the JSON.")
     ] = False,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k",
+            help="Watch the set of the K best. 5, or half the items, if left out.",
+            show_default=False,
+            metavar="K",
+            min=1,
+        ),
+    ] = None,
+    flips: Annotated[
+        bool | None,
+        typer.Option(
+            "--flips/--no-flips",
+            help="Search for the fewest comparisons that overturn the winner, the top K and "
+            "neighbours, confirmed by refits; up to 400 items if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a flip may do: drop, add or change. Repeatable; all if left out.",
+            show_default=False,
+            metavar="drop|add|change",
+        ),
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two items to flip as well.", show_default=False, metavar="ITEM ITEM"),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(help="Most comparisons a flip may take.", show_default=False),
+    ] = None,
+    groups: Annotated[
+        bool | None,
+        typer.Option(
+            "--groups/--no-groups",
+            help="Leave out each item, observed pair and rater in turn.",
+            show_default=False,
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out this rater; repeatable. All, one at a time, if left out.",
+            metavar="RATER",
+            show_default=False,
+        ),
+    ] = None,
+    collect: Annotated[
+        bool | None,
+        typer.Option(
+            "--collect/--no-collect", help="Say what to compare next.", show_default=False
+        ),
+    ] = None,
+    loss: Annotated[
+        float, typer.Option(help="Nats of log-likelihood that near-best models may give up.")
+    ] = 1.0,
+    links: Annotated[
+        bool, typer.Option("--links", help="Fit probit, cauchit and Laplace as well.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the simulated cycles.", min=0)] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Find the predictions that hang by a thread, and the observed pairs they hang on."""
+    """Find what hangs by a thread, how little would flip it, and what to compare next."""
     targets = _targets(out, plot)
-    levels = _levels(threshold)
+    options = {
+        "top": top,
+        "thresholds": _levels(threshold),
+        "k": k,
+        "flips": flips,
+        "limit": _limit(limit),
+        "groups": groups,
+        "raters": without or None,
+        "collect": collect,
+        "loss": _loss(loss),
+        "links": links,
+        "seed": seed,
+    }
+    if budget:
+        options["budgets"] = _budgets(budget)
+    if pair is not None:
+        options["flip_pairs"] = [pair]
     fitted = fit_file(file, reading, fitting)
-    report = run_audit(fitted, top, levels)
+    report = run_audit(fitted, options)
     votes = run_votes(fitted, report)
     content = {
         "command": "audit",
@@ -88,12 +171,31 @@ def _levels(threshold: list[float] | None) -> tuple[float, ...]:
     return check_thresholds(threshold or THRESHOLDS)
 
 
-def run_audit(fitted: Fitted, top: int, thresholds: tuple[float, ...]) -> AuditReport:
+def _limit(limit: float | None) -> float | None:
+    from ..audit.auditing import check_limit
+
+    return check_limit(limit)
+
+
+def _loss(loss: float) -> float:
+    from ..audit.auditing import check_loss
+
+    return check_loss(loss)
+
+
+def _budgets(budgets: list[str]) -> list[str]:
+    from .._checks import check_option
+    from ..audit.conclusions import BUDGETS
+
+    return [check_option("--budget", name, BUDGETS) for name in dict.fromkeys(budgets)]
+
+
+def run_audit(fitted: Fitted, options: dict[str, Any]) -> AuditReport:
     """Audit a fit, with a bar."""
     from ..audit import audit as audit_fit
 
-    with _terminal.progress("Auditing unseen pairs") as move:
-        return audit_fit(fitted.fit, top=top, thresholds=thresholds, progress=move)
+    with _terminal.progress("Auditing") as move:
+        return audit_fit(fitted.fit, comparisons=fitted.comparisons, progress=move, **options)
 
 
 def run_votes(fitted: Fitted, report: AuditReport) -> list[OneVote]:
@@ -130,6 +232,8 @@ def _write(
 ) -> None:
     from ..report import write_json, write_text
     from ..report.markdown import audit_markdown
+    from ..report.tables import escape_markdown
+    from ._audit_tables import finding_tables
 
     title = f"Audit of {fitted.file.name}"
     if targets.plot is not None:
@@ -140,14 +244,16 @@ def _write(
         beside = targets.plot is not None and targets.plot.parent == targets.markdown.parent
         figure = targets.plot.name if targets.plot is not None and beside else None
         write_json(targets.json, content)
-        write_text(
-            targets.markdown, audit_markdown(report, title=title, votes=votes, figure=figure)
-        )
+        text = audit_markdown(report, title=title, votes=votes, figure=figure)
+        found = [f"* {escape_markdown(sentence)}" for sentence in report.summary]
+        more = [table.to_markdown() for table in finding_tables(report, len(report.fragile))]
+        write_text(targets.markdown, "\n\n".join([text.rstrip(), "\n".join(found), *more]) + "\n")
 
 
 def _print(fitted: Fitted, report: AuditReport, votes: list[OneVote]) -> None:
     from ..report import words
     from ..report.markdown import audit_tables
+    from ._audit_tables import finding_tables
 
     _terminal.say(words.headline(report, votes[0] if votes else None), style="bold")
     advice = words.advice(report)
@@ -155,5 +261,6 @@ def _print(fitted: Fitted, report: AuditReport, votes: list[OneVote]) -> None:
         _terminal.say(advice)
     _terminal.say("")
     _terminal.say(fitted.describe())
-    _terminal.say(report.regime.sentence)
-    _terminal.show(*audit_tables(report, votes))
+    for sentence in report.summary or (report.regime.sentence,):
+        _terminal.say(f"* {sentence}")
+    _terminal.show(*audit_tables(report, votes), *finding_tables(report, _SHOWN))
