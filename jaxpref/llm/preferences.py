@@ -21,7 +21,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from jaxpref._checks import DataError, check_option
 
@@ -97,8 +97,8 @@ class PreferenceSet(NamedTuple):
 def read_preferences(
     path: str | os.PathLike[str],
     *,
-    format: Literal["trl", "hh", "llmbar"] | None = None,
-    unusable: Literal["drop", "error"] | None = None,
+    format: str | None = None,
+    unusable: str | None = None,
 ) -> PreferenceSet:
     r"""Read preference records from a file, or from all files of a directory.
 
@@ -136,10 +136,7 @@ def read_preferences(
     >>> read_preferences(file).records[0].responses
     ('4', '5')
     """
-    if format is not None:
-        check_option("format", format, FORMATS)
-    if unusable is not None:
-        check_option("unusable", unusable, UNUSABLE)
+    _check_options(format, unusable)
     records, dropped = [], []
     for file in preference_files(path):
         for record in _read_file(file, format, unusable):
@@ -156,8 +153,8 @@ def read_preferences(
 def preferences_from_rows(
     rows: Iterable[dict[str, Any]],
     *,
-    format: Literal["trl", "hh", "llmbar"] | None = None,
-    unusable: Literal["drop", "error"] | None = None,
+    format: str | None = None,
+    unusable: str | None = None,
     name: str = "rows",
 ) -> PreferenceSet:
     """Build records from dictionaries in memory, such as the rows of a data set object.
@@ -172,12 +169,20 @@ def preferences_from_rows(
     >>> len(found.records), found.drops()
     (1, {'equal responses': 2})
     """
+    _check_options(format, unusable)
     numbered = ((f"{name}: row {number}", row) for number, row in enumerate(rows, start=1))
     found = list(_parse(numbered, format, unusable))
     return PreferenceSet(
         tuple(record for record in found if isinstance(record, Preference)),
         tuple(record for record in found if isinstance(record, DroppedRecord)),
     )
+
+
+def _check_options(format: str | None, unusable: str | None) -> None:
+    if format is not None:
+        check_option("format", format, FORMATS)
+    if unusable is not None:
+        check_option("unusable", unusable, UNUSABLE)
 
 
 def _read_file(

@@ -383,8 +383,9 @@ def sampled_probe(
         Counts by question; probabilities and standard errors by name.
     """
     from .generate import generate
-    from .tokenizers import encode_prompt
+    from .tokenizers import decode, encode_prompt
 
+    ends = sorted({tokenizer.eos_token_id, *model.config.eos_token_ids} - {None})
     samples, batch = check_count("samples", samples), check_count("batch", batch)
     asked = probe_questions(question=question, nouns=nouns)
     prompts = [list(encode_prompt(tokenizer, text)) for text in asked]
@@ -398,9 +399,9 @@ def sampled_probe(
             key=key_of_batch,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            eos_id=tokenizer.eos_token_id,
+            eos_id=ends,
         )
-        texts += [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
+        texts += [decode(tokenizer, ids) for ids in tokens]
     return count_answers([texts[k * samples : (k + 1) * samples] for k in range(6)], nouns=nouns)
 
 

@@ -154,14 +154,18 @@ def encode_rows(
     """
     from .tokenizers import encode_completion, encode_prompt
 
-    encoded = [
-        Tokens(
-            tuple(encode_prompt(tokenizer, record.prompt)),
-            tuple(tuple(encode_completion(tokenizer, text)) for text in record.responses),
-            record.source,
-        )
-        for record in records
-    ]
+    prompt_ids: dict[Any, tuple[int, ...]] = {}
+    response_ids: dict[str, tuple[int, ...]] = {}
+    encoded = []
+    for record in records:
+        key = (type(record.prompt), str(record.prompt))
+        if key not in prompt_ids:
+            prompt_ids[key] = tuple(encode_prompt(tokenizer, record.prompt))
+        for text in record.responses:
+            if text not in response_ids:
+                response_ids[text] = tuple(encode_completion(tokenizer, text))
+        answers = tuple(response_ids[text] for text in record.responses)
+        encoded.append(Tokens(prompt_ids[key], answers, record.source))
     return pack_rows(
         encoded,
         max_length=max_length,
