@@ -35,6 +35,7 @@ from .models import (
 )
 from .regions import (
     peak_log_sensitivity,
+    plackett_luce_area_by_length,
     plackett_luce_reachable_pair,
     plackett_luce_region_area,
     region_boundaries,
@@ -75,6 +76,7 @@ __all__ = [
     "theorem_1_witness",
     "peak_log_sensitivity",
     "plackett_luce_region_area",
+    "plackett_luce_area_by_length",
     "plackett_luce_reachable_pair",
     "AreaEstimate",
     "region_area",

@@ -286,6 +286,60 @@ def test_three_items_reach_one_point_of_the_plane(scores):
     np.testing.assert_allclose(ratio, exact[1] / exact[0], rtol=1e-12)
 
 
+# Section 3.2 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrt", ["uv", "vu"])
+@pytest.mark.parametrize(("u", "v"), [(0, 1), (0, 3), (1, 2), (2, 4)])
+def test_the_area_by_length_is_each_prefixs_own_and_falls(u, v, wrt):
+    scores = jnp.asarray(np.random.default_rng(3).normal(0, 1.5, (2, 7)))
+    for threshold in (0.02, 0.5, 2.0):  # the first two cut some regions off at the triangle
+        trend = jp.plackett_luce_area_by_length(scores, u, v, threshold, wrt=wrt)
+        assert trend.length.tolist() == list(range(v + 1, 8))
+        for column, size in enumerate(trend.length):
+            log_alpha, log_beta = jp.plackett_luce_log_alpha_beta(scores[:, :size], u, v)
+            area = jp.plackett_luce_region_area(
+                jnp.exp(log_alpha), jnp.exp(log_beta), threshold, wrt=wrt
+            )
+            np.testing.assert_allclose(jnp.exp(trend.log_area[:, column]), area, rtol=1e-12)
+        assert (jnp.diff(trend.log_alpha) > 0).all() and (jnp.diff(trend.log_beta) < 0).all()
+        assert (jnp.diff(trend.log_area) < 0).all()
+
+
+def test_the_area_by_length_against_the_definition():
+    # Eq. 10 and Prop. 2 by hand for scores log 1, log 2, log 3, log 4, u = 0 and v = 1.
+    trend = jp.plackett_luce_area_by_length(jnp.log(jnp.arange(1.0, 5.0)), 0, 1, 3.0)
+    alpha, beta = [1, 1 + 3, 1 + 3 + 4], [1, 2 / 5, (2 / 9) * (3 / 7)]
+    exact = [b**2 / (6 * a * 9) for a, b in zip(alpha, beta, strict=True)]
+    np.testing.assert_allclose(jnp.exp(trend.log_area), exact, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_area_by_length_at_gaps_of_hundreds_of_nats(dtype):
+    scores = jnp.asarray([0.0, 200.0, -300.0, 400.0], dtype)
+    for threshold in (0.5, 2.0):  # below 1 the first two regions are cut off at the triangle
+        trend = jp.plackett_luce_area_by_length(scores, 0, 1, threshold)
+        assert trend.log_area.dtype == dtype
+        # With the last place alpha is e^400 and beta e^-(200 + 700).
+        last = -2 * (200 + 700) - 400 - np.log(6 * threshold**2)
+        assert abs(float(trend.log_area[-1]) - last) < 1e-3
+        slopes = jax.grad(
+            lambda s, m=threshold: jp.plackett_luce_area_by_length(s, 0, 1, m).log_area.sum()
+        )(scores)
+        assert jnp.isfinite(slopes).all()
+
+
+def test_bad_input_of_the_area_by_length():
+    for call, message in (
+        (lambda: jp.plackett_luce_area_by_length([0.0, 1.0], 0, 1, 0.0), "threshold.*got 0"),
+        (lambda: jp.plackett_luce_area_by_length([0.0, 1.0], 1, 0, 2.0), "u, v"),
+        (lambda: jp.plackett_luce_area_by_length([0.0, 1.0], 0, 1, 2.0, wrt="ik"), "wrt: expected"),
+        (lambda: jp.plackett_luce_area_by_length([0.0], 0, 1, 2.0), "scores"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
 def test_bad_input_of_the_witness_and_the_pair():
     for call, message in (
         (lambda: jp.theorem_1_witness(-1.0), "threshold.*got -1"),
