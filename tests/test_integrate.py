@@ -91,15 +91,29 @@ def test_float32_lattice_counts_what_float64_counts():
 def test_a_block_counts_its_first_points_and_no_others(count):
     level = jnp.asarray([1e-12])  # everything is inside
     for batches in (8, sampling._BATCHES_CPU * 2):  # one after the other, and all at once
-        lattice = sampling._Lattice.at(0, 1 << 20, np.full(2, 1 << 31, np.uint32), 1 << 14, batches)
+        lanes = sampling._Lattice.lanes_of(1 << 20, 1 << 14)
+        offset = np.full(2, 1 << 31, np.uint32)
+        lattice = sampling._Lattice.at(0, 1 << 20, offset, lanes, batches)
         hits = sampling._count_block(LINKS["logistic"], level, "ik", lattice, jnp.int32(count))
         assert int(hits[0]) == min(count, batches * sampling._BATCH)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_point_and_its_complement_are_exact_and_inside(dtype):
+    words = np.array([0, 1, 511, 512, 1 << 31, 2**32 - 1], np.uint32)
+    p, rest = (
+        np.asarray(a, np.float64) for a in sampling._unit_pair(jnp.asarray(words), jnp.dtype(dtype))
+    )
+    bits = 23 if dtype == "float32" else 32
+    np.testing.assert_array_equal(p, (np.floor(words / 2.0 ** (32 - bits)) + 0.5) / 2.0**bits)
+    assert (p + rest == 1).all() and (p > 0).all() and (rest > 0).all()
 
 
 def test_lattice_points_are_where_they_should_be():
     size, start = 1_000_003, 500_000
     offset = np.array([123456789, 987654321], np.uint32)
-    lattice = sampling._Lattice.at(start, size, offset, 1 << 14, 4)
+    lanes = sampling._Lattice.lanes_of(size, 1 << 14)
+    lattice = sampling._Lattice.at(start, size, offset, lanes, 4)
     words = np.asarray(lattice.batches[:, 2, None] + lattice.lanes)[:, 777]
     k = start + 2 * sampling._BATCH + 777
     for word, step, shift in zip(words, (1 / size, 0.6180339887498949), offset, strict=True):

@@ -25,8 +25,8 @@ from .._checks import (
 from ..links import Link, logistic
 from ..links.closed_form import Cauchit, Laplace, Logistic, Probit
 from ..links.quadrature import StudentT
-from ..regions import PAIR_REGIONS, check_alpha_beta, closed_form_area
-from ..sensitivity import plackett_luce_log_sensitivity_in_plane
+from ..regions import PAIR_REGIONS, closed_form_area
+from ..sensitivity import check_alpha_beta, plackett_luce_log_sensitivity_in_plane
 from .estimate import AreaEstimate
 from .quadrature import quadrature_area
 from .sampling import (

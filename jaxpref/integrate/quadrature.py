@@ -64,11 +64,13 @@ def _weighted(weights: Float[Array, "3 n"], values: Float[Array, "..."]) -> Thre
 def double_exponential_rule(spacing: float, dtype: Any) -> Rule:
     """Return both rules with this spacing, limited to nodes that `dtype` can square."""
     limit = np.log(float(jnp.finfo(dtype).max)) / 2.5
-    u = np.arange(-4.5, _TOP, spacing)
+    # Not np.arange(-4.5, _TOP, spacing): it rounds the step itself, which all nodes then share.
+    u = -4.5 + spacing * np.arange(int(np.ceil((_TOP + 4.5) / spacing)))
     log_nodes = np.pi / 2 * np.sinh(u)
     u, nodes = u[log_nodes < limit], np.exp(log_nodes[log_nodes < limit])
     weights = np.pi / 2 * np.cosh(u) * nodes * spacing
-    v = np.arange(-3.2, 3.2 + spacing / 2, spacing)
+    half = int(3.2 / spacing)
+    v = spacing * np.arange(-half, half + 1)
     unit = 1 / (1 + np.exp(-np.pi * np.sinh(v)))
     unit_weights = np.pi * np.cosh(v) * unit * (1 - unit) * spacing
     rows = (nodes, _thinned(weights), unit, _thinned(unit_weights))
