@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 import typer
 
 from . import _terminal
 
 if TYPE_CHECKING:
-    from ..data import Comparisons
-    from ..fit import FitResult
+    from ..data import Comparisons, Rankings
     from ..links import Link
 
 READING, FITTING = "Reading the file", "Fitting"
@@ -63,8 +63,8 @@ class Reading:
         str | None, _reading("csv, tsv, jsonl, parquet or counts, if the name does not say.")
     ] = None
 
-    def read(self, file: Path) -> Comparisons:
-        """Return the comparisons in a file."""
+    def read(self, file: Path, covariates: Sequence[str | tuple[str, str]] = ()) -> Comparisons:
+        """Return the comparisons in a file, with columns of covariates."""
         from .._checks import InputError
         from ..data import read_comparisons
 
@@ -74,12 +74,14 @@ class Reading:
         if options.pop("no_weight"):
             options["weight"] = False
         with _terminal.working(f"Reading {file.name}"):
-            return read_comparisons(file, **options)
+            return read_comparisons(file, covariates=tuple(covariates), **options)
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """Which comparisons are fitted, and how."""
+    """Which data are fitted, and how."""
+
+    TIES: ClassVar[tuple[str, ...]] = ("refuse", "half", "drop")
 
     link: Annotated[
         str,
@@ -88,8 +90,8 @@ class Fitting:
     ties: Annotated[
         str,
         typer.Option(
-            help="refuse them, or count each as half a win for both.",
-            metavar="refuse|half",
+            help="refuse them, count each as half a win for both, or drop them.",
+            metavar="refuse|half|drop",
             rich_help_panel=FITTING,
         ),
     ] = "refuse"
@@ -125,69 +127,95 @@ class Fitting:
 
     def check(self) -> Link:
         """Return the link, or raise for an option that no file could make right."""
-        from .._checks import check_between, check_count, check_option
-        from ..fit.pairwise import TIES
+        from .._checks import check_between, check_count
         from ..links import by_name
 
-        check_option("--ties", self.ties, TIES)
-        check_between("--ridge", self.ridge, 0.0, 1e300, what="a finite number of at least 0")
+        if self.ridge != math.inf:  # refused by the fit where it has no meaning
+            check_between("--ridge", self.ridge, 0.0, 1e300, what="a finite number of at least 0")
         check_count("--max-steps", self.max_steps)
         return by_name(self.link)
 
-    def choose(self, comparisons: Comparisons) -> Comparisons:
-        """Return the comparisons left by --drop and --component."""
-        from ..data import strong_components
+    def choose(self, data: Data) -> Data:
+        """Return the comparisons or rankings left by --drop and --component."""
+        from ..data import Comparisons, strong_components
 
         if self.drop:
-            comparisons = comparisons.drop(list(dict.fromkeys(self.drop)))
+            data = data.drop(list(dict.fromkeys(self.drop)))
         if self.component is None:
-            return comparisons
-        if self.component == "largest":
-            label = 0
+            return data
+        if isinstance(data, Comparisons):
+            graph = data.without_ties() if self.ties == "drop" else data
         else:
-            position = comparisons.index(self.component)
-            label = int(strong_components(comparisons).labels[position])
-        return comparisons.select(strong_components(comparisons).members(comparisons.items)[label])
+            graph = data.adjacent()
+        found = strong_components(graph)
+        label = 0 if self.component == "largest" else int(found.labels[data.index(self.component)])
+        return data.select(found.members(data.items)[label])
 
 
 class Fitted(NamedTuple):
     """A fit, with what was read and what was left out."""
 
-    fit: FitResult
+    fit: Any
     file: Path
-    comparisons: Comparisons
+    data: Comparisons | Rankings
     left_out: tuple[str, ...]
+
+    @property
+    def comparisons(self) -> Comparisons:
+        """The data, where they are comparisons."""
+        from ..data import Comparisons
+
+        if not isinstance(self.data, Comparisons):
+            raise TypeError(f"expected comparisons; got {type(self.data).__name__}")
+        return self.data
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was read, for JSON."""
-        return {
-            "file": str(self.file),
-            "items": self.comparisons.num_items,
-            "comparisons": self.comparisons.num_comparisons,
-            "ties": self.comparisons.num_ties,
-            "pairs": len(self.comparisons.pairs().item_a),
-            "left_out": list(self.left_out),
-        }
+        from ..data import Rankings
+
+        content: dict[str, Any] = {"file": str(self.file), "items": self.data.num_items}
+        if isinstance(self.data, Rankings):
+            content["rankings"] = self.data.num_rankings
+        else:
+            content["comparisons"] = self.data.num_comparisons
+            content["ties"] = self.data.num_ties
+            content["pairs"] = len(self.data.pairs().item_a)
+        return {**content, "raters": len(self.data.raters), "left_out": list(self.left_out)}
 
     def describe(self) -> str:
         """Return what was read, in a sentence."""
-        from ..report.numbers import amount
-
-        data = self.comparisons
-        ties = f" ({amount(data.num_ties, 'tie')}, half a win for either side)"
-        pairs = amount(len(data.pairs().item_a), "pair")
-        count = amount(data.num_comparisons, "comparison") + (ties if data.num_ties else "")
-        text = f"{self.file.name}: {amount(data.num_items, 'item')}, {count} in {pairs}."
+        text = f"{self.file.name}: {self._amounts()}."
         if self.left_out:
             names = ", ".join(map(repr, self.left_out[:5]))
             more = f" and {len(self.left_out) - 5} more" if len(self.left_out) > 5 else ""
             text += f" Left out: {names}{more}."
         return text
 
+    def _amounts(self) -> str:
+        """Return how many items and comparisons, or rankings, there are."""
+        from ..data import Rankings
+        from ..report.numbers import amount
+
+        data = self.data
+        if isinstance(data, Rankings):
+            return repr(data).removeprefix("Rankings(").removesuffix(")")
+        ties = f" ({amount(data.num_ties, 'tie')}{TIE_WORDS.get(self.fit.ties, '')})"
+        count = amount(data.num_comparisons, "comparison") + (ties if data.num_ties else "")
+        pairs = amount(len(data.pairs().item_a), "pair")
+        raters = f" by {amount(len(data.raters), 'rater')}" if data.raters else ""
+        return f"{amount(data.num_items, 'item')}, {count} in {pairs}{raters}"
+
+
+Data = TypeVar("Data", "Comparisons", "Rankings")
+TIE_WORDS = {"half": ", half a win for either side", "drop": ", left out"}
+
 
 def fit_file(file: Path, reading: Reading, fitting: Fitting) -> Fitted:
     """Read a file and fit it, as the options say."""
     use_float64()
+    from .._checks import check_option
+
+    check_option("--ties", fitting.ties, fitting.TIES)
     link = fitting.check()
     comparisons = reading.read(file)
     chosen = fitting.choose(comparisons)

@@ -63,7 +63,9 @@ def pad(values: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([values, np.zeros(size - len(values), values.dtype)])
 
 
-def generator(key: jax.Array) -> np.random.Generator:
+def generator(key: jax.Array | np.random.Generator) -> np.random.Generator:
     """Return a NumPy generator seeded by a JAX key: what is drawn on the host comes from it."""
+    if isinstance(key, np.random.Generator):
+        return key
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.random.default_rng(np.asarray(data, np.uint32).ravel().tolist())

@@ -171,7 +171,7 @@ def bootstrap(
     fit: Fit,
     data: Comparisons | Rankings | None = None,
     *,
-    key: jax.Array,
+    key: jax.Array | np.random.Generator,
     resamples: int = 100,
     method: str = "nonparametric",
     ridge: float | None = None,
@@ -187,7 +187,7 @@ def bootstrap(
         What was fitted. Needed only for method="rater" of comparisons; and with ties that count as
         half wins, which are then drawn as ties rather than as two half wins. Covariates are found
         as in :func:`jaxpref.fit.sandwich_covariance`.
-    key : PRNG key
+    key : PRNG key or numpy Generator
         For the draws: the same key gives the same resamples.
     resamples : int
         How many data sets to draw.

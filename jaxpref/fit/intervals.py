@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Float64
 
 from .._checks import InputError, check_between, check_count, check_option
 from ..links import logistic
-from ._host import float64, generator
+from ._host import generator
 from .joint import Fit, joint_of, score_covariance
 from .likelihood import predict
 from .outcomes import TIE_MODELS, Cells, cell_terms, outcome_probabilities
@@ -34,13 +35,10 @@ class Interval(NamedTuple):
 
 def _width(level: float) -> float:
     """Return how many standard errors the interval reaches to either side."""
-    from jax.scipy.special import ndtri
-
     check_between("level", level, 0.0, 1.0, what="a level between 0 and 1", open_low=True)
     if level == 1.0:
         raise InputError("level: expected a level below 1; got 1")
-    with float64():
-        return float(ndtri(jax.numpy.asarray((1 + level) / 2)))
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 PAIR_TIES = ("tie", "tie of 2")
@@ -248,7 +246,7 @@ def effect_intervals(
 def rank_intervals(
     fit: Fit,
     *,
-    key: jax.Array,
+    key: jax.Array | np.random.Generator,
     level: float = 0.95,
     draws: int = 10_000,
     covariance: Any = None,
@@ -259,7 +257,7 @@ def rank_intervals(
     ----------
     fit : FitResult or RankingFit
         The fit.
-    key : PRNG key
+    key : PRNG key or numpy Generator
         For the draws.
     level : float, in (0, 1)
         Share of the draws inside each interval, at least.
@@ -283,10 +281,18 @@ def rank_intervals(
     """
     _width(level)
     count = check_count("draws", draws)
-    values, vectors = np.linalg.eigh(score_covariance(fit, covariance))
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    noise = generator(key).standard_normal((count, values.size))
+    root = _root(score_covariance(fit, covariance))
+    noise = generator(key).standard_normal((count, len(root)))
     return intervals_of_ranks(fit, fit.scores + noise @ root.T, level)
+
+
+def _root(covariance: Float64[np.ndarray, "items items"]) -> Float64[np.ndarray, "items items"]:
+    """Return R with R R^T the covariance, but for a shift of all scores alike."""
+    try:
+        return np.linalg.cholesky(covariance + np.mean(np.diagonal(covariance)))
+    except np.linalg.LinAlgError:  # a sandwich of fewer clusters than items
+        values, vectors = np.linalg.eigh(covariance)
+        return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 def ranks_of(scores: Float64[np.ndarray, "draws items"]) -> np.ndarray:

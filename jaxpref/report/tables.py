@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..audit import AuditReport, AuditRow
-from ..fit import LeaderboardRow
 from . import numbers
 from .one_vote import OneVote
 
@@ -97,38 +96,6 @@ def elo(score: float) -> float:
     (1500, 1674)
     """
     return ELO_MEAN + ELO_PER_NAT * score
-
-
-def leaderboard(
-    rows: Sequence[LeaderboardRow], *, top: int = 0, show_elo: bool = False, unit: str = "nats"
-) -> Table:
-    """Return the leaderboard; the first `top` rows, all for 0."""
-    shown = rows[:top] if top else rows
-    columns = [
-        Column("rank", "right"),
-        Column("item", fold=True),
-        Column(f"score ({unit})", "right"),
-    ]
-    columns += [Column("std. error", "right")]
-    columns += [Column("Elo", "right")] if show_elo else []
-    columns += [Column("wins", "right"), Column("of", "right")]
-    cells = tuple(_leaderboard_cells(row, show_elo) for row in shown)
-    hidden = len(rows) - len(shown)
-    note = f"and {hidden:,} more; --top 0 shows all" if hidden else ""
-    return Table("", tuple(columns), cells, note)
-
-
-def _leaderboard_cells(row: LeaderboardRow, show_elo: bool) -> tuple[str, ...]:
-    ratings = (f"{elo(row.score):.0f}",) if show_elo else ()
-    return (
-        str(row.rank),
-        row.item,
-        f"{row.score:+.3f}",
-        f"{row.standard_error:.3f}",
-        *ratings,
-        numbers.amount(row.wins),
-        numbers.amount(row.comparisons),
-    )
 
 
 # Audits -------------------------------------------------------------------------------------
