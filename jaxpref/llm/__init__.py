@@ -4,9 +4,11 @@ Needs the extra ``llm`` (flax, optax, orbax-checkpoint, safetensors, transformer
 the package imports it.
 """
 
-from .checkpoints import load_model
+from .checkpoints import load_model, save_model
 from .config import DecoderConfig, RopeConfig, decoder_config
 from .decoder import LanguageModel, hidden_states, initial_model, vocabulary_logits
+from .generate import generate
+from .tokenizers import decode, encode_completion, encode_prompt, load_tokenizer
 
 __all__ = [
     "DecoderConfig",
@@ -15,6 +17,12 @@ __all__ = [
     "LanguageModel",
     "initial_model",
     "load_model",
+    "save_model",
     "hidden_states",
     "vocabulary_logits",
+    "generate",
+    "load_tokenizer",
+    "encode_prompt",
+    "encode_completion",
+    "decode",
 ]

@@ -6,21 +6,27 @@ checkpoint half understood is refused with the name of the file and of the tenso
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
-from .._checks import InputError, closest_names
+from .._checks import InputError, check_count, closest_names
 from ._dtypes import check_dtype
 from ._names import Place, is_buffer, places
-from ._tensors import Tensors, open_tensors
-from .config import DecoderConfig, decoder_config
+from ._tensors import SAFETENSORS, Tensors, open_tensors
+from .config import DecoderConfig, config_json, decoder_config
 from .decoder import Decoder, LanguageModel
 
 _TOKENIZER_FILES = (
@@ -202,3 +208,153 @@ def _uses(there: dict[tuple[str, ...], Place]) -> dict[str, int]:
 def _forget(tensors: Tensors, name: str, layers: int) -> None:
     for one in [name.format(layer) for layer in range(layers)] or [name]:
         tensors.forget(one)
+
+
+def save_model(
+    model: LanguageModel,
+    directory: str | Path,
+    *,
+    tokenizer_from: str | Path | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model as a folder that transformers (and ``load_model``) reads.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The model; its parameters keep their type.
+    directory : path
+        Where to. Written beside it under a temporary name and renamed when complete: a full disk
+        or a killed process leaves what was there.
+    tokenizer_from : path, optional
+        Folder whose tokenizer files are copied.
+    max_shard_bytes : int
+        Largest file; more is split, with an index. Also the memory needed, beyond the model.
+    overwrite : bool
+        Replace a folder that is not empty, as a whole.
+
+    Returns
+    -------
+    Path
+        `directory`.
+
+    Raises
+    ------
+    InputError
+        If `directory` is a file, or not empty without `overwrite`, or cannot be written, or
+        `tokenizer_from` holds no tokenizer.
+    """
+    directory = Path(directory)
+    check_count("max_shard_bytes", max_shard_bytes)
+    _check_target(directory, overwrite)
+    copied = _tokenizer_files(tokenizer_from)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{directory.name}.", dir=directory.parent, ignore_cleanup_errors=True
+        ) as parent:
+            made = Path(parent) / directory.name
+            made.mkdir()
+            _write_weights(model, made, max_shard_bytes)
+            _write_json(made / "config.json", config_json(model.config, dtype=_dtype(model)))
+            for path in copied:
+                shutil.copyfile(path, made / path.name)
+            if directory.exists():
+                os.replace(directory, Path(parent) / "replaced")
+            os.replace(made, directory)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{directory}: cannot be written: {error}") from None
+    return directory
+
+
+def _check_target(directory: Path, overwrite: bool) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: expected a folder to write; it is a file")
+    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
+        raise InputError(f"{directory}: expected an empty folder, or overwrite=True; it has files")
+
+
+def _tokenizer_files(source: str | Path | None) -> list[Path]:
+    if source is None:
+        return []
+    found = [path for name in _TOKENIZER_FILES if (path := Path(source) / name).is_file()]
+    if not found:
+        raise InputError(f"{source}: expected a folder with tokenizer files; there are none")
+    return found
+
+
+def _dtype(model: LanguageModel) -> str:
+    return str(jax.tree.leaves(model.params)[0].dtype)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+class _Piece(NamedTuple):
+    """One tensor to write: the parameters it is made of, in order, and its layer."""
+
+    name: str
+    sources: list[tuple[Any, Place]]
+    layer: int | None
+
+    def nbytes(self) -> int:
+        return sum(
+            leaf.nbytes // (1 if self.layer is None else len(leaf)) for leaf, _ in self.sources
+        )
+
+    def array(self) -> np.ndarray:
+        parts = [
+            np.asarray(leaf if self.layer is None else leaf[self.layer]) for leaf, _ in self.sources
+        ]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return np.ascontiguousarray(whole.T if self.sources[0][1].transposed else whole)
+
+
+def _pieces(model: LanguageModel) -> Iterator[_Piece]:
+    """Yield the tensors of the PyTorch layout, fused ones from their parts."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(model.params)
+    leaves = {_path(keys): leaf for keys, leaf in flat}
+    grouped: dict[str, list[tuple[Any, Place]]] = defaultdict(list)
+    stacked = set()
+    for path, place in places(model.config).items():
+        grouped[place.name].append((leaves[path], place))
+        if path[0] == "layers":
+            stacked.add(place.name)
+    for name, sources in grouped.items():
+        sources.sort(key=lambda source: source[1].part or 0)
+        if name not in stacked:
+            yield _Piece(name, sources, None)
+            continue
+        for layer in range(model.config.num_hidden_layers):
+            yield _Piece(name.format(layer), sources, layer)
+
+
+def _write_weights(model: LanguageModel, directory: Path, max_bytes: int) -> None:
+    """Write one file, or several of at most `max_bytes` and their index."""
+    shards: list[list[_Piece]] = [[]]
+    size = total = 0
+    for piece in _pieces(model):
+        if shards[-1] and size + piece.nbytes() > max_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(piece)
+        size += piece.nbytes()
+        total += piece.nbytes()
+    names = _shard_names(len(shards))
+    for name, shard in zip(names, shards, strict=True):
+        tensors = {piece.name: piece.array() for piece in shard}
+        save_file(tensors, directory / name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        held = {
+            piece.name: name for name, shard in zip(names, shards, strict=True) for piece in shard
+        }
+        index = {"metadata": {"total_size": total}, "weight_map": held}
+        _write_json(directory / f"{SAFETENSORS}.index.json", index)
+
+
+def _shard_names(count: int) -> list[str]:
+    if count == 1:
+        return [SAFETENSORS]
+    return [f"model-{shard + 1:05d}-of-{count:05d}.safetensors" for shard in range(count)]
