@@ -92,19 +92,29 @@ def complain(message: str) -> None:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Progress | None]:
-    """Show a bar on standard error where that is a terminal; yield what moves it, or None."""
+def progress(description: str, *, percent: bool = False) -> Iterator[Progress | None]:
+    """Show a bar on standard error where that is a terminal; yield what moves it, or None.
+
+    With `percent`, for steps that mean nothing to a reader, the share done replaces their count.
+    """
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    done = TaskProgressColumn() if percent else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), done)
     with Bars(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
     ) as bars:
-        task = bars.add_task(description, total=None)
+        task = bars.add_task(description, total=100 if percent else None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 

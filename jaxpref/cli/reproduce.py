@@ -50,7 +50,10 @@ def reproduce(
 
     check_folder("--out", out)
     use_float64()
-    with _importable(folder), _terminal.progress("Reproducing") as move:
+    with (
+        _importable(folder),
+        _terminal.progress(f"Reproducing {', '.join(names)}", percent=True) as move,
+    ):
         found = [
             run_item(name, out, smoke, _part(move, number, len(names)))
             for number, name in enumerate(names)
