@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from jaxpref._checks import DataError, InputError
-from jaxpref.data import Comparisons, Rankings, _rows, read_comparisons
+from jaxpref.data import Comparisons, Rankings, _groups, _source, _text, read_comparisons
 
 
 def votes(count: int, kind: Any = pl.String) -> pl.DataFrame:
@@ -33,45 +36,124 @@ def write(folder: Path, frame: pl.DataFrame, suffix: str) -> Path:
     path = folder / f"votes{suffix}"
     if suffix == ".parquet":
         frame.write_parquet(path, row_group_size=64)
+        return path
+    text = io.BytesIO()
+    if suffix.startswith(".jsonl"):
+        frame.write_ndjson(text)
     else:
-        frame.write_csv(path)
+        frame.write_csv(text, separator="\t" if suffix == ".tsv" else ",")
+    content = text.getvalue()
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
     return path
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-@pytest.mark.parametrize("portion", [1, 7, 100, 500, 501])
-def test_cells_do_not_depend_on_the_portions(tmp_path, monkeypatch, suffix, portion):
-    frame = votes(60 if portion == 1 else 500)
+def read_by(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Make portions of that many rows, or of about as many bytes of text."""
+    monkeypatch.setattr(_source, "PORTION", rows)
+    monkeypatch.setattr(_text, "CHUNK", 16 * rows)
+
+
+SUFFIXES = [".parquet", ".csv", ".csv.gz", ".tsv", ".jsonl", ".jsonl.gz"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("portion", [1, 20])
+@pytest.mark.parametrize("places", [_groups.PLACES, 200])
+def test_cells_do_not_depend_on_the_portions(tmp_path, monkeypatch, suffix, portion, places):
+    frame = votes(60 if portion == 1 else 200)
     path = write(tmp_path, frame, suffix)
     whole = Comparisons.from_frame(frame)
-    monkeypatch.setattr(_rows, "PORTION", portion)
+    read_by(monkeypatch, portion)
+    monkeypatch.setattr(_groups, "PLACES", places)
     assert read_comparisons(path) == whole
 
 
 @pytest.mark.parametrize("kind", [pl.String, pl.Categorical, pl.Enum([f"m{k}" for k in range(9)])])
 def test_every_kind_of_label_gives_the_same_cells(tmp_path, monkeypatch, kind):
     frame = votes(300, kind)
-    monkeypatch.setattr(_rows, "PORTION", 100)
+    read_by(monkeypatch, 100)
     expected = Comparisons.from_frame(votes(300))
     assert read_comparisons(write(tmp_path, frame, ".parquet")) == expected
     assert Comparisons.from_frame(frame) == expected
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_fault_beyond_the_first_portion_keeps_its_row(tmp_path, monkeypatch, suffix):
-    frame = votes(300).with_columns(
-        weight=pl.when(pl.int_range(pl.len()).is_in([250, 260])).then(-1.0).otherwise("weight")
-    )
-    monkeypatch.setattr(_rows, "PORTION", 100)
-    with pytest.raises(DataError, match=r"row 251.* and 1 more row like it: weight"):
-        read_comparisons(write(tmp_path, frame, suffix))
+# Every row of PEERS.md's table of bad input that stands in a row, and what the message says.
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown label": ({"winner": "A wins"}, "winner: expected a known label; unknown: 'A wins'"),
+    "1 against a": ({"winner": "1"}, "winner: expected a known label; unknown: '1'"),
+    "missing label": ({"winner": None}, "winner: expected a known label; unknown: a blank"),
+    "missing name": ({"item_a": None}, "item_a: expected the name of an item; it is missing"),
+    "NaN name": ({"item_b": "NaN"}, "item_b: expected the name of an item; it is missing"),
+    "against itself": ({"item_a": "m3", "item_b": "m3"}, "'m3' is compared with itself"),
+    "negative weight": ({"weight": -1.0}, "weight: expected a finite weight of at least 0"),
+    "NaN weight": ({"weight": float("nan")}, "weight: expected a finite weight of at least 0"),
+    "missing weight": ({"weight": None}, "weight: expected a finite weight of at least 0"),
+    "missing rater": ({"rater": None}, "rater: expected the name of a rater; it is missing"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz", ".jsonl"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_beyond_the_first_portion_keeps_its_row(tmp_path, monkeypatch, suffix, fault):
+    values, message = FAULTS[fault]
+    if suffix != ".parquet" and fault == "NaN weight":
+        values = {"weight": None} if suffix == ".jsonl" else values  # JSON has no NaN
+    chosen = pl.int_range(pl.len()).is_in([250, 260])
+    new = [
+        pl.when(chosen).then(pl.lit(value)).otherwise(name).alias(name)
+        for name, value in values.items()
+    ]
+    path = write(tmp_path, votes(300).with_columns(new), suffix)
+    read_by(monkeypatch, 40)
+    line = 252 if ".csv" in suffix else 251
+    place = "" if suffix == ".parquet" else f" (line {line} of the file)"
+    expected = re.escape(f"row 251{place} and 1 more row like it: {message}")
+    with pytest.raises(DataError, match=expected):
+        read_comparisons(path)
 
 
 def test_blank_lines_at_the_end_of_a_portion_are_skipped(tmp_path, monkeypatch):
     path = tmp_path / "votes.csv"
+    path.write_text("\nitem_a,item_b,winner\n" + "\n\nx,y,a\n\n" * 50 + "x,x,a\n")
+    read_by(monkeypatch, 1)
+    with pytest.raises(DataError, match=r"row 51 \(line 203 of the file\): 'x' is compared"):
+        read_comparisons(path)
     path.write_text("item_a,item_b,winner\n" + "x,y,a\n\n" * 50)
-    monkeypatch.setattr(_rows, "PORTION", 10)
     assert read_comparisons(path).num_comparisons == 50
+
+
+def test_a_line_break_inside_quotes_ends_no_portion(tmp_path, monkeypatch):
+    path = tmp_path / "votes.csv"
+    row = '"a ""b""\nc\n",y,a\r\n'
+    path.write_text("item_a,item_b,winner\n" + row * 30 + "z,y,nobody\n", newline="")
+    for size in range(1, 60, 7):
+        monkeypatch.setattr(_text, "CHUNK", size)
+        with pytest.raises(DataError, match=r"row 31 \(line 92 of the file\): winner"):
+            read_comparisons(path)
+    path.write_text("item_a,item_b,winner\n" + row * 30, newline="")
+    assert read_comparisons(path).items == ('a "b"\nc', "y")
+
+
+@pytest.mark.parametrize("open_quote", ['"x,y,a', 'x"x,y,a'])
+def test_a_quote_left_open_is_an_error(tmp_path, monkeypatch, open_quote):
+    path = tmp_path / "votes.csv"
+    path.write_text("item_a,item_b,winner\n" + "x,y,a\n" * 20 + open_quote + "\n" + "x,y,a\n" * 20)
+    for longest in (_text.LONGEST, 50):
+        monkeypatch.setattr(_text, "CHUNK", 30)
+        monkeypatch.setattr(_text, "LONGEST", longest)
+        with pytest.raises(DataError):
+            read_comparisons(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_progress_rises_to_the_end(tmp_path, monkeypatch, suffix):
+    path = write(tmp_path, votes(3000), suffix)
+    read_by(monkeypatch, 100)
+    seen: list[tuple[int, int]] = []
+    read_comparisons(path, progress=lambda done, total: seen.append((done, total)))
+    done = [step for step, _ in seen]
+    assert len(seen) > 2 and done == sorted(done)
+    assert seen[-1][0] == seen[-1][1]
 
 
 class Dataset:

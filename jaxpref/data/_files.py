@@ -10,15 +10,17 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from jaxpref._checks import DataError, InputError, check_option
 from jaxpref.data._columns import ColumnOptions, resolve_columns
 from jaxpref.data._matrix import looks_like_matrix, read_matrix
-from jaxpref.data._rows import Source, name_row, reduce_rows
+from jaxpref.data._rows import reduce_rows
+from jaxpref.data._source import Progress, Source, name_row, slices
+from jaxpref.data._text import TextFile
 from jaxpref.data.comparisons import Comparisons
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "counts")
@@ -52,45 +54,25 @@ PEEK = 1 << 16
 JSON_SCHEMA_LINES = 10_000
 
 
-@dataclass(frozen=True)
-class TextFile:
-    """A text file, gzipped or not, with the separator of its fields."""
-
-    path: Path
-    gzipped: bool
-    separator: str = ","
-
-    def open(self) -> io.TextIOWrapper:
-        """Open for reading as text."""
-        raw = gzip.open(self.path) if self.gzipped else self.path.open("rb")
-        return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="", errors="replace")
-
-    def records(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each record of a separated file with the line it starts on, from 1."""
-        with self.open() as lines:
-            reader = csv.reader(lines, delimiter=self.separator)
-            line = 1
-            for record in reader:
-                yield line, record
-                line = reader.line_num + 1
-
-
 def read_file(
-    path: str | os.PathLike[str], options: ColumnOptions, format: str | None
+    path: str | os.PathLike[str],
+    options: ColumnOptions,
+    format: str | None,
+    progress: Progress | None = None,
 ) -> Comparisons:
     """Read a file of comparisons, or of counts; polars's own errors never get out."""
     file = existing(path)
     kind = format_of(file, format)
     try:
         if kind == "parquet":
-            return _read_parquet(file, options)
+            return _read_parquet(file, options, progress)
         text = TextFile(file, is_gzipped(file, named=format is None), SEPARATORS.get(kind, ""))
         refuse_other_kinds(text, kind)
         if kind == "jsonl":
-            return _read_jsonl(text, options)
+            return _read_jsonl(text, options, progress)
         if kind == "counts" or (not options.name_columns() and looks_like_matrix(text.records())):
             return read_matrix(text.records(), str(file))
-        return _read_separated(text, options)
+        return _read_separated(text, options, progress)
     except PermissionError:
         raise InputError(f"{file}: no permission to read this file") from None
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
@@ -172,9 +154,11 @@ def refuse_other_kinds(text: TextFile, kind: str) -> None:
         raise DataError(f"{text.path}: expected {kind} text; it looks like JSON (format='jsonl')")
 
 
-def _read_separated(text: TextFile, options: ColumnOptions) -> Comparisons:
+def _read_separated(
+    text: TextFile, options: ColumnOptions, progress: Progress | None
+) -> Comparisons:
     """Read CSV or TSV, every column as text."""
-    source = separated_source(text)
+    source = separated_source(text, progress)
     present = source.frame.collect_schema().names()
     columns = resolve_columns(present, options, str(text.path))
     _refuse_repeated(text, columns.needed())
@@ -184,14 +168,21 @@ def _read_separated(text: TextFile, options: ColumnOptions) -> Comparisons:
         raise _separated_error(text, len(present), error) from None
 
 
-def separated_source(text: TextFile) -> Source:
+def separated_source(text: TextFile, progress: Progress | None = None) -> Source:
     """Return the rows of CSV or TSV, every column as text."""
-    frame = pl.scan_csv(
-        text.path, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
-    )
-    return Source(
-        str(text.path), frame, _locator(_record_lines(text)), blank_lines=True, portions="batches"
-    )
+
+    def scan(content: Path | io.BytesIO) -> pl.LazyFrame:
+        return pl.scan_csv(
+            content, separator=text.separator, infer_schema=False, glob=False, raise_if_empty=False
+        )
+
+    def portions(needed: list[str] | None) -> Iterator[pl.LazyFrame]:
+        for table in text.tables(progress):
+            frame = scan(io.BytesIO(table))
+            yield frame if needed is None else frame.select(needed)
+
+    place = _locator(_record_lines(text))
+    return Source(str(text.path), scan(text.path), place, blank_lines=True, portions=portions)
 
 
 def _refuse_repeated(text: TextFile, needed: list[str]) -> None:
@@ -215,11 +206,12 @@ def _separated_error(text: TextFile, width: int, error: Exception) -> DataError:
     return DataError(f"{text.path}: cannot be read: {reason}; perhaps a quote is left open")
 
 
-def _read_parquet(file: Path, options: ColumnOptions) -> Comparisons:
+def _read_parquet(file: Path, options: ColumnOptions, progress: Progress | None) -> Comparisons:
     """Read Parquet, its columns of any type."""
     frame = scan_parquet(file)
     columns = resolve_columns(frame.collect_schema().names(), options, str(file))
-    return reduce_rows(Source(str(file), frame, name_row, portions="slices"), columns)
+    source = Source(str(file), frame, name_row, portions=slices(frame, progress))
+    return reduce_rows(source, columns)
 
 
 def scan_parquet(file: Path) -> pl.LazyFrame:
@@ -235,11 +227,10 @@ def scan_parquet(file: Path) -> pl.LazyFrame:
     return frame
 
 
-def _read_jsonl(text: TextFile, options: ColumnOptions) -> Comparisons:
+def _read_jsonl(text: TextFile, options: ColumnOptions, progress: Progress | None) -> Comparisons:
     """Read JSON lines, the columns needed as text."""
     try:
-        frame = pl.scan_ndjson(_ndjson_source(text), infer_schema_length=JSON_SCHEMA_LINES)
-        found = frame.collect_schema()
+        found = _json_columns(text)
         columns = resolve_columns(found.names(), options, str(text.path))
         for name in columns.needed():
             if found[name].is_nested():
@@ -247,18 +238,23 @@ def _read_jsonl(text: TextFile, options: ColumnOptions) -> Comparisons:
                     f"{text.path}: {name}: expected names, labels or numbers; got lists"
                 )
         schema = dict.fromkeys(columns.needed(), pl.String)
-        frame = pl.scan_ndjson(_ndjson_source(text), schema=schema)
-        source = Source(str(text.path), frame, _locator(_json_lines(text)))
+
+        def portions(needed: list[str] | None) -> Iterator[pl.LazyFrame]:
+            for lines in text.chunks(quotes=False, progress=progress):
+                frame = pl.scan_ndjson(io.BytesIO(lines), schema=schema)
+                yield frame if needed is None else frame.select(needed)
+
+        nothing = pl.LazyFrame(schema=schema)
+        source = Source(str(text.path), nothing, _locator(_json_lines(text)), portions=portions)
         return reduce_rows(source, columns)
     except pl.exceptions.PolarsError as error:
         raise _json_error(text, error) from None
 
 
-def _ndjson_source(text: TextFile) -> Path | io.BytesIO:
-    """Return the path, or the bytes where polars would take the path for a pattern."""
-    if any(mark in str(text.path) for mark in "*?["):
-        return io.BytesIO(text.path.read_bytes())
-    return text.path
+def _json_columns(text: TextFile) -> Any:
+    """Return the columns that the first lines name, or the first megabytes if they are long."""
+    first = next(text.chunks(quotes=False), b"")
+    return pl.scan_ndjson(io.BytesIO(first), infer_schema_length=JSON_SCHEMA_LINES).collect_schema()
 
 
 def _json_error(text: TextFile, error: Exception) -> DataError:

@@ -10,7 +10,8 @@ import polars as pl
 
 from jaxpref._checks import InputError
 from jaxpref.data._columns import ColumnOptions, resolve_columns
-from jaxpref.data._rows import Source, name_row, reduce_rows
+from jaxpref.data._rows import reduce_rows
+from jaxpref.data._source import Source, name_row
 from jaxpref.data.comparisons import Comparisons
 
 STREAM_BATCH = 100_000

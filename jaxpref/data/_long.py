@@ -11,7 +11,7 @@ import polars as pl
 
 from jaxpref._checks import DataError, InputError, closest_names
 from jaxpref.data._arrays import also
-from jaxpref.data._rows import Source
+from jaxpref.data._source import Source
 from jaxpref.data.rankings import Rankings
 
 RANKINGS = ("ranking", "ranking_id", "prompt_id", "ballot", "race")

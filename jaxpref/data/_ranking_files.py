@@ -13,7 +13,7 @@ import polars as pl
 from jaxpref._checks import DataError, InputError
 from jaxpref.data import _files
 from jaxpref.data._long import LongOptions, reduce_long
-from jaxpref.data._rows import Source, name_row
+from jaxpref.data._source import Source, name_row
 from jaxpref.data.rankings import Rankings
 
 LIST_FIELDS = ("ranking", "weight", "rater")

@@ -7,9 +7,8 @@ looked for there, and still reported with its row. Memory follows the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,76 +16,23 @@ import polars as pl
 from jaxpref._checks import DataError, InputError
 from jaxpref.data._arrays import also, unknown_name
 from jaxpref.data._columns import Columns, describe_labels
+from jaxpref.data._groups import COVARIATE, KEYS, RATER, ROW, SAID, WEIGHT, A, B, group_rows
+from jaxpref.data._source import Source, name_row
 from jaxpref.data.comparisons import Comparisons
-
-# Names of the columns of the grouped table; "row" counts from 0.
-A, B, SAID, RATER, WEIGHT, ROW = "a", "b", "said", "rater", "weight", "row"
-KEYS = [A, B, SAID, RATER]
-# Covariates are numbered: their names may be those of the columns above.
-COVARIATE = "covariate "
-# Rows in memory at a time.
-PORTION = 2_000_000
-
-
-@dataclass(frozen=True)
-class Source:
-    """A table still to be read.
-
-    Parameters
-    ----------
-    label : str
-        What messages call it, nothing where the caller knows.
-    frame : polars.LazyFrame
-        The rows.
-    locate : callable
-        Turns the index of a row, from 0, into words such as "row 3 (line 4 of the file)".
-    blank_lines : bool
-        Whether the rows may hold blank lines of a text file, which say nothing.
-    portions : {"whole", "slices", "batches"}
-        How to read so that memory does not follow the rows: at once for what lies in memory
-        already, slice by slice where any slice can be had cheaply, or in batches as they come.
-    """
-
-    label: str
-    frame: pl.LazyFrame
-    locate: Callable[[int], str]
-    blank_lines: bool = False
-    portions: Literal["whole", "slices", "batches"] = "whole"
-
-    def parts(self, needed: list[str]) -> Iterator[tuple[int, pl.LazyFrame]]:
-        """Yield the columns needed in portions of rows, each with the number of rows before it."""
-        frame = self.frame.select(needed)
-        batches = getattr(frame, "collect_batches", None)  # polars before 1.34 has none
-        if self.portions == "batches" and batches is not None:
-            row = 0
-            for batch in batches(chunk_size=PORTION, maintain_order=True):
-                yield row, batch.lazy()
-                row += batch.height
-            if row == 0:
-                yield 0, frame
-        elif self.portions == "slices":
-            rows = frame.select(pl.len()).collect().item()
-            for row in range(0, max(rows, 1), PORTION):
-                yield row, frame.slice(row, PORTION)
-        else:
-            yield 0, frame
-
-    def place(self, row: int) -> str:
-        """Name a row, with the table it stands in."""
-        return f"{self.label}, {self.locate(row)}" if self.label else self.locate(row)
 
 
 def reduce_rows(
     source: Source, columns: Columns, items: tuple[str, ...] | None = None
 ) -> Comparisons:
     """Reduce the rows of a table to cells, or raise DataError for the first row in the way."""
-    groups = _skip_blank_lines(source, columns, _group(source, columns))
+    groups = _skip_blank_lines(source, columns, group_rows(source, columns))
     if groups.height == 0:
         raise DataError(f"{source.label}: expected at least one comparison; it has no rows of data")
-    groups = _read_outcomes(_as_text(groups), columns)
-    _refuse_first_problem(source, columns, groups, items)
-    names = items if items is not None else _sorted_names(groups[A], groups[B])
-    return _cells(groups, names, columns)
+    groups, words = _as_codes(groups, columns)
+    groups = _read_outcomes(groups, words, columns)
+    _refuse_first_problem(source, columns, groups, _codes_of(items, words), items)
+    names = items if items is not None else _sorted_names(words, groups[A], groups[B])
+    return _cells(groups, words, names, columns)
 
 
 def reduce_names(
@@ -108,11 +54,6 @@ def reduce_names(
     return reduce_rows(source, columns, items)
 
 
-def name_row(row: int) -> str:
-    """Name a row of a table in memory, counted from 1."""
-    return f"row {row + 1:,}"
-
-
 def _names(argument: str, values: Any) -> pl.Series:
     """Return a column of names, missing ones null; anything but text is refused."""
     listed = values.tolist() if hasattr(values, "tolist") else values
@@ -131,173 +72,89 @@ def _names(argument: str, values: Any) -> pl.Series:
     return pl.Series(argument, [v if isinstance(v, str) else None for v in listed], pl.String)
 
 
-def _group(source: Source, columns: Columns) -> pl.DataFrame:
-    """Group the rows, portion by portion, in one pass."""
-    schema = source.frame.collect_schema()
-    grouped: pl.DataFrame | None = None
-    for row, part in source.parts(columns.needed()):
-        more = _group_part(part, columns, schema, row)
-        if grouped is not None:
-            more = _merge_groups(pl.concat([grouped, more.select(grouped.columns)]))
-        grouped = more
-    assert grouped is not None  # there is at least one portion, be it empty
-    return grouped
-
-
-def _group_part(
-    frame: pl.LazyFrame, columns: Columns, schema: Mapping[str, Any], row: int
-) -> pl.DataFrame:
-    """Group a portion of the rows, `row` the number of those before it."""
-    keys = [_key(columns.item_a, schema).alias(A), _key(columns.item_b, schema).alias(B)]
-    if columns.winner is not None:
-        keys.append(_key(columns.winner, schema).alias(SAID))
-    else:
-        keys.append(_score_outcome(columns, schema).alias(SAID))
-    if columns.rater is not None:
-        keys.append(_key(columns.rater, schema).alias(RATER))
-    keys += [
-        _covariate(names, schema).alias(f"{COVARIATE}{k}")
-        for k, names in enumerate(columns.covariates.values())
-    ]
-    weight = pl.lit(1.0) if columns.weight is None else _number(columns.weight, schema)
-    bad = ~(weight.is_finite() & (weight >= 0)).fill_null(False)
-    number = (pl.col(ROW).cast(pl.Int64) + row).alias(ROW)
-    chosen = frame.with_row_index(ROW).select(
-        *keys, number, weight.alias(WEIGHT), bad.alias("bad_rows"),
-        pl.when(bad).then(number).alias("bad_row"),
-    )  # fmt: skip
-    weight_sum = pl.len().cast(pl.Float64) if columns.weight is None else pl.col(WEIGHT).sum()
-    names = [key.meta.output_name() for key in keys]
-    grouped = chosen.group_by(names).agg(
-        weight_sum.alias(WEIGHT),
-        pl.len().cast(pl.Int64).alias("rows"),
-        pl.col(ROW).min(),
-        pl.col("bad_rows").sum().cast(pl.Int64),
-        pl.col("bad_row").min(),
-    )
-    text = [pl.col(name).cast(pl.String) for name in names if _is_text(grouped, name)]
-    return grouped.with_columns(text).collect(engine="streaming")
-
-
-def _is_text(frame: pl.LazyFrame, name: str) -> bool:
-    return frame.collect_schema()[name] in (pl.Categorical, pl.Enum)
-
-
-def _merge_groups(groups: pl.DataFrame) -> pl.DataFrame:
-    """Add up groups of the same keys from different portions."""
-    keys = [name for name in groups.columns if name in KEYS or name.startswith(COVARIATE)]
-    return groups.group_by(keys).agg(
-        pl.col(WEIGHT, "rows", "bad_rows").sum(), pl.col(ROW, "bad_row").min()
-    )
-
-
-def _key(name: str, schema: Mapping[str, Any]) -> pl.Expr:
-    """Return a column to group by; text as categories, which group faster."""
-    if schema[name].is_nested():
-        raise DataError(f"column {name!r}: expected names or labels; it holds {schema[name]}")
-    column = pl.col(name)
-    return column.cast(pl.Categorical) if schema[name] == pl.String else column
-
-
-def _number(name: str, schema: Mapping[str, Any]) -> pl.Expr:
-    """Return a column as numbers, null where it does not hold one."""
-    column = pl.col(name)
-    if schema[name].is_nested() or schema[name].is_temporal():
-        raise DataError(f"column {name!r}: expected numbers; it holds {schema[name]}")
-    if schema[name] in (pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
-    if schema[name] in (pl.Categorical, pl.Enum, pl.String):
-        column = column.str.strip_chars()
-    return column.cast(pl.Float64, strict=False)
-
-
-def _covariate(names: tuple[str, ...], schema: Mapping[str, Any]) -> pl.Expr:
-    """Return a covariate, or the difference of two columns; true is 1; null where no number."""
-    parts = []
-    for name in names:
-        part = _number(name, schema)
-        if schema[name] in (pl.Categorical, pl.Enum, pl.String):
-            said = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
-            part = pl.coalesce(
-                part, pl.when(said == "true").then(1.0).when(said == "false").then(0.0)
-            )
-        parts.append(part)
-    value = parts[0] if len(parts) == 1 else parts[0] - parts[1]
-    return pl.when(value.is_finite()).then(value + 0.0).otherwise(None)
-
-
-def _score_outcome(columns: Columns, schema: Mapping[str, Any]) -> pl.Expr:
-    """Return 1, -1 or 0 by the higher score, null where either is unknown."""
-    assert columns.score_a is not None and columns.score_b is not None
-    first, second = _number(columns.score_a, schema), _number(columns.score_b, schema)
-    known = first.is_finite() & second.is_finite()
-    higher = (first > second).cast(pl.Int8) - (first < second).cast(pl.Int8)
-    return pl.when(known).then(higher).otherwise(None)
-
-
 def _skip_blank_lines(source: Source, columns: Columns, groups: pl.DataFrame) -> pl.DataFrame:
     """Leave out the group of blank lines, once sure that it holds nothing else."""
     blank = pl.all_horizontal(pl.col([k for k in KEYS if k in groups.columns]).is_null())
     rows = groups.filter(blank)
     if not source.blank_lines or rows.height == 0:
         return groups
+    nobody = pl.col(columns.item_a).is_null() & pl.col(columns.item_b).is_null()
     empty = pl.all_horizontal(pl.all().is_null())
-    lines = source.frame.select(empty.sum()).collect(engine="streaming").item()
-    if lines == rows["rows"].sum():
+    nameless: list[int] = []
+    for row, part in source.parts(None):
+        chosen = part.select(nobody & ~empty).to_series().arg_true()
+        nameless += (chosen.to_numpy() + row).tolist()
+    if not nameless:
         return groups.filter(~blank)
-    needed = pl.all_horizontal(pl.col(columns.needed()).is_null())
-    half_empty = source.frame.with_row_index("row of the file").filter(needed & ~pl.all_horizontal(
-        pl.exclude("row of the file").is_null()
-    ))  # fmt: skip
-    first = half_empty.select(pl.first()).head(1).collect().item()
-    others = also(rows["rows"].sum() - lines)
-    raise DataError(f"{source.place(first)}{others}: expected two items; both are missing")
+    place = f"{source.place(nameless[0])}{also(len(nameless))}"
+    raise DataError(f"{place}: expected two items; both are missing")
 
 
-def _as_text(groups: pl.DataFrame) -> pl.DataFrame:
-    """Turn names and labels into text, blanks and NaN into nulls; whole floats lose ``.0``."""
+def _as_codes(groups: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, list[str]]:
+    """Put numbers in place of names and labels, null where there is none, and return the words.
+
+    Each word is looked at once, however many groups it is in. Spaces around it do not count.
+    """
+    index: dict[str, int] = {}
     for name in (key for key in KEYS if key in groups.columns):
-        series = groups[name]
-        if series.dtype.is_float():
-            series = series.fill_nan(None)
-            if ((series == series.floor()) & (series.abs() < 2**53)).all():
-                series = series.cast(pl.Int64)
-        text = pl.col(name).str.strip_chars()
-        groups = groups.with_columns(series.cast(pl.String)).with_columns(
-            pl.when(text.is_in(["", "nan", "NaN"])).then(None).otherwise(text).alias(name)
+        if name == SAID and columns.winner is None:
+            continue
+        distinct = groups[name].drop_nulls().unique()
+        words = _as_text(distinct).to_list()
+        codes = [None if word is None else index.setdefault(word, len(index)) for word in words]
+        groups = groups.with_columns(
+            groups[name].replace_strict(distinct, codes, default=None, return_dtype=pl.Int32)
         )
-    return groups
+    return groups, list(index)
 
 
-def _read_outcomes(groups: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+def _as_text(values: pl.Series) -> pl.Series:
+    """Return names and labels as text, blanks and NaN as nulls; whole floats lose ``.0``."""
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+        if ((values == values.floor()) & (values.abs() < 2**53)).all():
+            values = values.cast(pl.Int64)
+    text = values.cast(pl.String).str.strip_chars()
+    return text.to_frame("text").select(
+        pl.when(pl.col("text").is_in(["", "nan", "NaN"])).then(None).otherwise("text").alias("text")
+    )["text"]
+
+
+def _codes_of(names: tuple[str, ...] | None, words: list[str]) -> list[int] | None:
+    """Return the numbers of the words that are among the names, if there are names."""
+    if names is None:
+        return None
+    known = set(names)
+    return [code for code, word in enumerate(words) if word in known]
+
+
+def _read_outcomes(groups: pl.DataFrame, words: list[str], columns: Columns) -> pl.DataFrame:
     """Add the outcome of each group: 1, -1, 0 or null, and whether its label has two readings."""
     if columns.winner is None:
         return groups.with_columns(
             pl.col(SAID).cast(pl.Int8).alias("outcome"), pl.lit(False).alias("two_readings")
         )
-    said, a, b = pl.col(SAID), pl.col(A), pl.col(B)
-    meaning = pl.DataFrame(
-        {"low": list(columns.labels), "label": list(columns.labels.values())},
-        {"low": pl.String, "label": pl.Int8},
-    )
-    groups = groups.with_columns(said.str.to_lowercase().alias("low"))
-    groups = groups.join(meaning, on="low", how="left", maintain_order="left")
-    like_a, like_b = a.str.to_lowercase() == pl.col("low"), b.str.to_lowercase() == pl.col("low")
-    name = (
-        pl.when(not columns.accept_names).then(None)
-        .when(said == a).then(1).when(said == b).then(-1)
-        .when(like_a & ~like_b).then(1).when(like_b & ~like_a).then(-1)
-        .cast(pl.Int8)
-    )  # fmt: skip
-    label = pl.col("label")
+    a, b, said = (groups[name].fill_null(-1).to_numpy() for name in (A, B, SAID))
+    lower: dict[str, int] = {}
+    fold = np.array([lower.setdefault(word.lower(), len(lower)) for word in words] + [-1])
+    none = 9  # no outcome; also what a missing label, number -1, stands for
+    meaning = [columns.labels.get(word.lower(), none) for word in words]
+    label = np.array([*meaning, none], np.int8)[said]
+    name = np.full(said.size, none, np.int8)
+    if columns.accept_names:
+        like_a, like_b = fold[said] == fold[a], fold[said] == fold[b]
+        cases = [(said == a, 1), (said == b, -1), (like_a & ~like_b, 1), (like_b & ~like_a, -1)]
+        for case, outcome in cases[::-1]:
+            name[case & (said >= 0)] = outcome
+    outcome = np.where(label == none, name, label)
+    two = (label != none) & (name != none) & (label != name)
     return groups.with_columns(
-        pl.coalesce(label, name).alias("outcome"),
-        (label != name).fill_null(False).alias("two_readings"),
+        pl.Series("outcome", outcome).replace(none, None), pl.Series("two_readings", two)
     )
 
 
 def _problems(
-    columns: Columns, items: tuple[str, ...] | None
+    columns: Columns, known: list[int] | None, items: tuple[str, ...] | None
 ) -> list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]]:
     """Return each thing that can be wrong with a group, and the words for it."""
     a, b = columns.item_a, columns.item_b
@@ -306,9 +163,9 @@ def _problems(
         (pl.col(B).is_null(), lambda raw: f"{b}: expected the name of an item; it is missing"),
         (pl.col(A) == pl.col(B), lambda raw: f"{_said(raw[a])} is compared with itself"),
     ]
-    if items is not None:
+    if items is not None and known is not None:
         for side, name in ((A, a), (B, b)):
-            unknown = ~pl.col(side).is_in(list(items))
+            unknown = ~pl.col(side).is_in(known)
             checks.append((unknown, lambda raw, name=name: unknown_name(str(raw[name]), items)))
     if columns.winner is None:
         checks.append((pl.col("outcome").is_null(), lambda raw: _bad_score(raw, columns)))
@@ -328,11 +185,15 @@ def _problems(
 
 
 def _refuse_first_problem(
-    source: Source, columns: Columns, groups: pl.DataFrame, items: tuple[str, ...] | None
+    source: Source,
+    columns: Columns,
+    groups: pl.DataFrame,
+    known: list[int] | None,
+    items: tuple[str, ...] | None,
 ) -> None:
     """Raise DataError for the first row that cannot be used, and count those like it."""
     found: list[tuple[int, int, Callable[[dict[str, Any]], str]]] = []
-    for condition, words in _problems(columns, items):
+    for condition, words in _problems(columns, known, items):
         bad = groups.filter(condition.fill_null(False))
         if bad.height:
             found.append((int(bad[ROW].to_numpy().min()), int(bad["rows"].sum()), words))
@@ -343,7 +204,7 @@ def _refuse_first_problem(
     if not found:
         return
     row, count, words = min(found, key=lambda problem: problem[0])
-    raw = source.frame.select(columns.needed()).slice(row, 1).collect().row(0, named=True)
+    raw = source.raw(row, columns.needed())
     raise DataError(f"{source.place(row)}{also(count)}: {words(raw)}")
 
 
@@ -391,29 +252,34 @@ def _bad_weight(raw: dict[str, Any], columns: Columns) -> str:
     return f"{columns.weight}: expected a finite weight of at least 0; got {said}"
 
 
-def _sorted_names(*columns: pl.Series) -> tuple[str, ...]:
+def _sorted_names(words: list[str], *columns: pl.Series) -> tuple[str, ...]:
     """Return the distinct names, sorted; whole numbers by size where all are whole numbers."""
-    names = pl.concat([series.rename("name") for series in columns]).unique().to_list()
+    used = np.unique(np.concatenate([column.to_numpy() for column in columns]))
+    names = [words[code] for code in used.tolist()]
     if all(name.isascii() and name.lstrip("-").isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
-def _codes(name: str, names: tuple[str, ...]) -> pl.Expr:
-    """Return the positions of a column's values among `names`."""
-    return pl.col(name).cast(pl.Enum(names)).to_physical().cast(pl.Int32)
+def _positions(column: pl.Series, words: list[str], names: tuple[str, ...]) -> pl.Series:
+    """Return where a column's words stand among `names`."""
+    index = {name: place for place, name in enumerate(names)}
+    place = np.array([index.get(word, -1) for word in words], np.int32)
+    return pl.Series(column.name, place[column.to_numpy()])
 
 
-def _cells(groups: pl.DataFrame, items: tuple[str, ...], columns: Columns) -> Comparisons:
+def _cells(
+    groups: pl.DataFrame, words: list[str], items: tuple[str, ...], columns: Columns
+) -> Comparisons:
     """Sum the groups of equal items and rater, the outcomes side by side."""
-    raters = _sorted_names(groups[RATER]) if columns.rater is not None else ()
+    raters = _sorted_names(words, groups[RATER]) if columns.rater is not None else ()
     outcome, weight = pl.col("outcome"), pl.col(WEIGHT)
     keys = [f"{COVARIATE}{k}" for k in range(len(columns.covariates))]
     table = groups.select(
         *keys,
-        _codes(A, items).alias(A),
-        _codes(B, items).alias(B),
-        (_codes(RATER, raters) if raters else pl.lit(0, pl.Int32)).alias(RATER),
+        _positions(groups[A], words, items),
+        _positions(groups[B], words, items),
+        (_positions(groups[RATER], words, raters) if raters else pl.lit(0, pl.Int32).alias(RATER)),
         *(pl.when(outcome == sign).then(weight).otherwise(0.0).alias(name)
           for name, sign in (("wins_a", 1), ("wins_b", -1), ("ties", 0))),
     )  # fmt: skip

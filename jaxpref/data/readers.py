@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from jaxpref._checks import InputError
@@ -26,6 +26,7 @@ def read_comparisons(
     labels_tie: Any = None,
     covariates: Sequence[str | tuple[str, str]] = (),
     format: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Comparisons:
     """Read pairwise comparisons, one a row, or a square matrix of counts.
 
@@ -64,6 +65,8 @@ def read_comparisons(
     format : str, optional
         ``"csv"``, ``"tsv"``, ``"jsonl"``, ``"parquet"`` or ``"counts"`` for a file whose name
         does not say.
+    progress : callable, optional
+        Called with how much is read, and how much there is: bytes of text, rows of Parquet.
 
     Returns
     -------
@@ -82,9 +85,10 @@ def read_comparisons(
 
     Notes
     -----
-    Spaces around names and labels do not count; a name of NaN is missing. Rows are grouped as they
-    are read, so memory follows the number of cells, except that compressed text and JSON lines
-    are partly unpacked in memory. The columns of JSON lines are those of the first 10,000 lines.
+    Spaces around names and labels do not count; a name of NaN is missing. Files are read a
+    few megabytes (Parquet: a million rows) at a time, and rows grouped as they are read, so that
+    memory follows the number of cells and not of rows. The columns of JSON lines are those of the
+    first 10,000 lines, or of the first 16 MiB.
 
     Examples
     --------
@@ -102,4 +106,4 @@ def read_comparisons(
         item_a, item_b, winner, score_a, score_b, weight, rater, labels_a, labels_b, labels_tie,
         covariates,
     )  # fmt: skip
-    return read_file(path, options, format)
+    return read_file(path, options, format, progress)

@@ -1,0 +1,268 @@
+"""Groups of rows that agree in both items, the outcome, the rater and the covariates.
+
+Rows come in portions. Where names and labels are few, each combination has a place in a table, and
+a portion is counted by one ``bincount``; where there are more combinations than is worth a table,
+portions are grouped by hashing. Either way memory follows the groups, not the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from jaxpref._checks import DataError
+from jaxpref.data._columns import Columns
+from jaxpref.data._source import Source
+
+# Names of the columns of the grouped table; "row" counts from 0.
+A, B, SAID, RATER, WEIGHT, ROW = "a", "b", "said", "rater", "weight", "row"
+KEYS = [A, B, SAID, RATER]
+# Covariates are numbered: their names may be those of the columns above.
+COVARIATE = "covariate "
+TEXT = (pl.String, pl.Categorical, pl.Enum)
+# Places of the table at most: two numbers of 8 bytes each.
+PLACES = 1 << 22
+
+
+def group_rows(source: Source, columns: Columns) -> pl.DataFrame:
+    """Return one row for each group: its keys, weight, number of rows and first row.
+
+    Columns "bad_rows" and "bad_row" count the rows whose weight is none, and hold the first.
+    """
+    schema = source.frame.collect_schema()
+    plan = _plan(columns, schema)
+    table = _Table(plan) if plan.countable else None
+    pieces: list[pl.DataFrame] = []
+    for row, part in source.parts(columns.needed()):
+        if table is not None:
+            if table.add(part, row):
+                continue
+            pieces.append(table.groups())
+            table = None
+        pieces.append(_group_part(part.lazy(), plan, row))
+        if len(pieces) > 1 and sum(piece.height for piece in pieces[1:]) > pieces[0].height:
+            pieces = [_merge(pieces)]
+    return table.groups() if table is not None else _merge(pieces)
+
+
+class _Plan(NamedTuple):
+    """What of each row is looked at, as expressions."""
+
+    keys: list[pl.Expr]
+    weight: pl.Expr | None
+    countable: bool
+
+    @property
+    def names(self) -> list[str]:
+        return [key.meta.output_name() for key in self.keys]
+
+
+def _plan(columns: Columns, schema: Mapping[str, Any]) -> _Plan:
+    """Return the keys of a group; a table will do where all of them are names or labels."""
+    roles = [(columns.item_a, A), (columns.item_b, B), (columns.winner, SAID),
+             (columns.rater, RATER)]  # fmt: skip
+    named = [(name, role) for name, role in roles if name is not None]
+    keys = [_key(name, schema).alias(role) for name, role in named]
+    if columns.winner is None:
+        keys.append(_score_outcome(columns, schema).alias(SAID))
+    keys += [
+        _covariate(names, schema).alias(f"{COVARIATE}{k}")
+        for k, names in enumerate(columns.covariates.values())
+    ]
+    weight = None if columns.weight is None else _number(columns.weight, schema)
+    text = all(schema[name] in TEXT or schema[name].is_integer() for name, _ in named)
+    return _Plan(keys, weight, text and columns.winner is not None and not columns.covariates)
+
+
+class _Table:
+    """Counts of every combination of the names seen so far, grown as more are seen."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._words: list[dict[Any, int]] = [{} for _ in plan.keys]
+        self._types: list[Any] = [pl.String for _ in plan.keys]
+        self._shape = (1,) * len(plan.keys)
+        self._rows = np.zeros(1, np.int64)
+        self._first = np.zeros(1, np.int64)
+        self._weight = None if plan.weight is None else np.zeros(1)
+        self._bad: tuple[int, int] | None = None
+
+    def add(self, part: pl.DataFrame, row: int) -> bool:
+        """Count a portion, `row` the number of rows before it; False where there is no room."""
+        weight = [] if self._plan.weight is None else [self._plan.weight.alias(WEIGHT)]
+        part = part.lazy().select(*self._plan.keys, *weight).collect()
+        codes = [self._code(k, part[name]) for k, name in enumerate(self._plan.names)]
+        if not self._grow():
+            return False
+        place = np.zeros(part.height, np.int64)
+        for size, code in zip(self._shape, codes, strict=True):
+            place *= size
+            place += code
+        self._note_first(place, row)
+        self._rows += np.bincount(place, minlength=self._rows.size)
+        if self._weight is not None:
+            value = part[WEIGHT].to_numpy()
+            self._note_bad(value, row)
+            self._weight += np.bincount(place, value, self._rows.size)
+        return True
+
+    def _code(self, k: int, column: pl.Series) -> np.ndarray:
+        """Return the number of each value among those seen so far; new ones are added."""
+        self._types[k] = pl.String if column.dtype in TEXT else column.dtype
+        physical = column.to_physical()
+        distinct = column.unique(maintain_order=False)
+        known = self._words[k]
+        codes = [known.setdefault(value, len(known)) for value in distinct.to_list()]
+        missing = codes.pop(index) if (index := _null_at(distinct)) is not None else 0
+        keys = distinct.drop_nulls().to_physical().cast(pl.Int64).to_numpy()
+        values = physical.cast(pl.Int64).fill_null(keys.min() - 1 if keys.size else 0).to_numpy()
+        return _look_up(values, keys, np.array(codes, np.int64), missing)
+
+    def _grow(self) -> bool:
+        """Make room for every combination of what was seen; False where that is too much."""
+        needed = tuple(1 << (max(len(words), 1) - 1).bit_length() for words in self._words)
+        shape = tuple(max(old, new) for old, new in zip(self._shape, needed, strict=True))
+        if shape == self._shape:
+            return True
+        if np.prod(shape, dtype=np.float64) > PLACES:
+            return False
+        corner = tuple(slice(0, size) for size in self._shape)
+        for name in ("_rows", "_first", "_weight"):
+            old = getattr(self, name)
+            if old is not None:
+                new = np.zeros(shape, old.dtype)
+                new[corner] = old.reshape(self._shape)
+                setattr(self, name, new.ravel())
+        self._shape = shape
+        return True
+
+    def _note_first(self, place: np.ndarray, row: int) -> None:
+        """Keep the first row of every combination that was not seen before."""
+        new = np.flatnonzero(self._rows[place] == 0)[::-1]  # of several the first is written last
+        self._first[place[new]] = new + row
+
+    def _note_bad(self, weight: np.ndarray, row: int) -> None:
+        bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+        if bad.size:
+            first, count = self._bad or (int(bad[0]) + row, 0)
+            self._bad = first, count + bad.size
+
+    def groups(self) -> pl.DataFrame:
+        """Return the combinations that occur."""
+        used = np.flatnonzero(self._rows)
+        columns: dict[str, pl.Series] = {}
+        where = np.unravel_index(used, self._shape)
+        for name, words, code, kind in zip(
+            self._plan.names, self._words, where, self._types, strict=True
+        ):
+            columns[name] = pl.Series(list(words), dtype=kind).gather(code)
+        rows = self._rows[used]
+        weight = rows.astype(np.float64) if self._weight is None else self._weight[used]
+        bad_rows, bad_row = np.zeros(used.size, np.int64), pl.Series([None] * 1, dtype=pl.Int64)
+        bad_row = bad_row.new_from_index(0, used.size)
+        if self._bad is not None:  # any group will do: it is the row that is named
+            bad_rows[0] = self._bad[1]
+            bad_row[0] = self._bad[0]
+        return pl.DataFrame({**columns, WEIGHT: weight, "rows": rows, ROW: self._first[used],
+                             "bad_rows": bad_rows, "bad_row": bad_row})  # fmt: skip
+
+
+def _null_at(values: pl.Series) -> int | None:
+    """Return where the null stands, None where there is none."""
+    return int(values.is_null().arg_max() or 0) if values.null_count() else None
+
+
+def _look_up(values: np.ndarray, keys: np.ndarray, codes: np.ndarray, missing: int) -> np.ndarray:
+    """Return the code of each value among the keys, `missing` below them all."""
+    if keys.size == 0:
+        return np.full(values.size, missing, np.int64)
+    low, span = int(keys.min()), int(keys.max()) - int(keys.min()) + 1
+    if span <= max(4 * values.size, 1 << 16):
+        table = np.empty(span + 1, np.int64)
+        table[keys - low + 1] = codes
+        table[0] = missing
+        return table[values - (low - 1)]
+    order = np.argsort(keys)
+    place = np.searchsorted(keys[order], values)
+    found = codes[order][np.minimum(place, keys.size - 1)]
+    return np.where(values < low, missing, found)
+
+
+def _group_part(frame: pl.LazyFrame, plan: _Plan, row: int) -> pl.DataFrame:
+    """Group a portion of the rows by hashing, `row` the number of those before it."""
+    weight = pl.lit(1.0) if plan.weight is None else plan.weight
+    bad = ~(weight.is_finite() & (weight >= 0)).fill_null(False)
+    number = (pl.col(ROW).cast(pl.Int64) + row).alias(ROW)
+    chosen = frame.with_row_index(ROW).select(
+        *plan.keys, number, weight.alias(WEIGHT), bad.alias("bad_rows"),
+        pl.when(bad).then(number).alias("bad_row"),
+    )  # fmt: skip
+    weight_sum = pl.len().cast(pl.Float64) if plan.weight is None else pl.col(WEIGHT).sum()
+    grouped = chosen.group_by(plan.names).agg(
+        weight_sum.alias(WEIGHT),
+        pl.len().cast(pl.Int64).alias("rows"),
+        pl.col(ROW).min(),
+        pl.col("bad_rows").sum().cast(pl.Int64),
+        pl.col("bad_row").min(),
+    )
+    kinds = grouped.collect_schema()
+    text = [pl.col(name).cast(pl.String) for name in plan.names if kinds[name] in TEXT]
+    return grouped.with_columns(text).collect(engine="streaming")
+
+
+def _merge(pieces: list[pl.DataFrame]) -> pl.DataFrame:
+    """Add up groups of the same keys from different portions."""
+    if len(pieces) == 1:
+        return pieces[0]
+    groups = pl.concat([piece.select(pieces[0].columns) for piece in pieces])
+    keys = [name for name in groups.columns if name in KEYS or name.startswith(COVARIATE)]
+    return groups.group_by(keys).agg(
+        pl.col(WEIGHT, "rows", "bad_rows").sum(), pl.col(ROW, "bad_row").min()
+    )
+
+
+def _key(name: str, schema: Mapping[str, Any]) -> pl.Expr:
+    """Return a column to group by; text as categories, which group faster."""
+    if schema[name].is_nested():
+        raise DataError(f"column {name!r}: expected names or labels; it holds {schema[name]}")
+    column = pl.col(name)
+    return column.cast(pl.Categorical) if schema[name] == pl.String else column
+
+
+def _number(name: str, schema: Mapping[str, Any]) -> pl.Expr:
+    """Return a column as numbers, null where it does not hold one."""
+    column = pl.col(name)
+    if schema[name].is_nested() or schema[name].is_temporal():
+        raise DataError(f"column {name!r}: expected numbers; it holds {schema[name]}")
+    if schema[name] in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    if schema[name] in (pl.Categorical, pl.Enum, pl.String):
+        column = column.str.strip_chars()
+    return column.cast(pl.Float64, strict=False)
+
+
+def _covariate(names: tuple[str, ...], schema: Mapping[str, Any]) -> pl.Expr:
+    """Return a covariate, or the difference of two columns; true is 1; null where no number."""
+    parts = []
+    for name in names:
+        part = _number(name, schema)
+        if schema[name] in (pl.Categorical, pl.Enum, pl.String):
+            said = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
+            part = pl.coalesce(
+                part, pl.when(said == "true").then(1.0).when(said == "false").then(0.0)
+            )
+        parts.append(part)
+    value = parts[0] if len(parts) == 1 else parts[0] - parts[1]
+    return pl.when(value.is_finite()).then(value + 0.0).otherwise(None)
+
+
+def _score_outcome(columns: Columns, schema: Mapping[str, Any]) -> pl.Expr:
+    """Return 1, -1 or 0 by the higher score, null where either is unknown."""
+    assert columns.score_a is not None and columns.score_b is not None
+    first, second = _number(columns.score_a, schema), _number(columns.score_b, schema)
+    known = first.is_finite() & second.is_finite()
+    higher = (first > second).cast(pl.Int8) - (first < second).cast(pl.Int8)
+    return pl.when(known).then(higher).otherwise(None)
