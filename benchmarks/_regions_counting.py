@@ -54,6 +54,7 @@ def speed(rounds: int) -> dict:
     """Return points per second over NumPy's on one thread and on all, in turns."""
     points, m = 1 << 28, float(THRESHOLD)
     rngs = np.random.default_rng(0).spawn(os.cpu_count() or 1)
+    jax.clear_caches()
     first = seconds(lambda: lattice(points))
     sides: tuple[Callable[[], object], ...] = (
         lambda: lattice(points),
