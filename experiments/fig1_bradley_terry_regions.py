@@ -134,6 +134,7 @@ def plot(folder: Path) -> list[Path]:
 
     content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     figure = Figure(figsize=(9.6, 5.7), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)  # the panels' corner labels would touch
     panels = figure.subplots(1, 2, sharey=True)
     for axes, wrt in zip(panels, PANELS, strict=True):
         draw_panel(axes, content["values"], wrt)
