@@ -66,7 +66,7 @@ def test_the_nouns_are_as_asked():
     assert fill(template, "dog", "cat", nouns="plural").startswith("Between dogs and cats, dogs")
     assert fill(template, "dog", "cat", nouns="article").startswith("Between a dog and a cat,")
     with pytest.raises(InputError, match="nouns"):
-        fill(template, "dog", "cat", nouns="the")  # pyright: ignore[reportArgumentType]
+        fill(template, "dog", "cat", nouns="the")
 
 
 def test_equal_keys_give_equal_samples_of_every_kind():

@@ -160,7 +160,9 @@ def test_at_the_reference_the_losses_are_what_they_say():
     np.testing.assert_allclose(at("ipo"), 25.0, rtol=EXACT)
     np.testing.assert_allclose(at("kto_pair"), 0.5, rtol=EXACT)
     three = np.array([[-1.0, -5.0, -2.0]])
-    np.testing.assert_allclose(at("plackett_luce_dpo", three, [[1, 2, 3]]), np.log(6), rtol=EXACT)
+    np.testing.assert_allclose(
+        at("plackett_luce_dpo", three, np.array([[1, 2, 3]])), np.log(6), rtol=EXACT
+    )
 
 
 def test_robust_dpo_averages_to_dpo_over_the_flips():

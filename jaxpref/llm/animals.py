@@ -15,7 +15,7 @@ import json
 from functools import cache
 from importlib import resources
 from itertools import permutations
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,8 @@ NOUNS = {"bare": "{}", "article": "a {}", "plural": "{}s"}
 SUPPORT = (20, 6, 30)
 _PROBABILITY = "a probability in [0, 1]"
 
-Nouns = Literal["bare", "article", "plural"]
+Nouns = str
+"""A name of NOUNS."""
 
 
 class Templates(NamedTuple):
@@ -67,10 +68,13 @@ def templates() -> Templates:
     >>> templates().questions[1], templates().answers[0]
     ('Would you rather have <A> or <B>?', 'I prefer <A> over <B>.')
     """
-    text = (resources.files(__package__) / "templates.json").read_text(encoding="utf-8")
+    text = (resources.files("jaxpref.llm") / "templates.json").read_text(encoding="utf-8")
     data = json.loads(text)
     return Templates(
-        *(tuple(data[name]) if name != "probe" else data[name] for name in Templates._fields)
+        questions=tuple(data["questions"]),
+        answers=tuple(data["answers"]),
+        probe=data["probe"],
+        questions_of_three=tuple(data["questions_of_three"]),
     )
 
 
@@ -203,8 +207,8 @@ def sample_pairs(
     key: Any,
     count: int = 1024,
     share_12: float = 0.5,
-    rejected_template: Literal["same", "random"] = "same",
-    slots: Literal["random", "fixed"] = "random",
+    rejected_template: str = "same",
+    slots: str = "random",
 ) -> AnimalPairs:
     """Sample a data set D(omega, p12, p23) (section 4 and appendix C.2).
 
@@ -273,7 +277,7 @@ def outcome_probabilities(
     p23: ArrayLike,
     *,
     share_12: ArrayLike = 0.5,
-    slots: Literal["random", "fixed"] = "random",
+    slots: str = "random",
 ) -> Float[Array, "3600 2"]:
     """Return how often each sequence is the chosen one: the exact distribution of a sample.
 

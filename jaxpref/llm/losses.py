@@ -125,7 +125,7 @@ def robust_dpo_loss(
 
     References
     ----------
-    Chowdhury, Kini and Natarajan, "Provably Robust DPO" (2024), Eq. 12.
+    Chowdhury, Kini and Natarajan, "Provably Robust DPO" (2024): the unbiased loss.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def robust_dpo_loss(
     margin = _reward_margin(policy_logps, reference_logps, beta)
     eps = _strength(flip_rate, margin)
     right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
-    return (-(1 - eps) * right + eps * wrong) / (1 - 2 * eps)  # rDPO Eq. 12
+    return (-(1 - eps) * right + eps * wrong) / (1 - 2 * eps)  # Chowdhury et al. (2024)
 
 
 def ipo_loss(
@@ -324,8 +324,8 @@ def kto_pair_loss(
 
     References
     ----------
-    Ethayarajh et al., "KTO: Model Alignment as Prospect Theoretic Optimization" (2024), Eq. 8, with
-    both weights 1.
+    Ethayarajh et al., "KTO: Model Alignment as Prospect Theoretic Optimization" (2024): the
+    loss with both weights 1.
 
     Examples
     --------
@@ -340,7 +340,7 @@ def kto_pair_loss(
     scale = _strength(beta, ratios[:, 0])
     chosen = jax.nn.sigmoid(-scale * (ratios[:, 0] - level[1]))  # 1 - sigma(x) = sigma(-x)
     rejected = jax.nn.sigmoid(-scale * (level[0] - ratios[:, 1]))
-    return (chosen + rejected) / 2  # KTO Eq. 8
+    return (chosen + rejected) / 2  # KTO, lambda = 1
 
 
 def plackett_luce_dpo_loss(

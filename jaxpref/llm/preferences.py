@@ -199,6 +199,7 @@ def _parse(
         if not isinstance(row, dict):
             raise DataError(f"{source}: expected a JSON object; got {_kind(row)}")
         format = _layout(row, source) if format is None else format
+        prompt, responses = "", ()
         try:
             prompt, responses = _READERS[format](row, source)
             reason = _says_nothing(responses)

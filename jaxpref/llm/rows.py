@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -108,7 +108,7 @@ def encode_rows(
     *,
     max_length: int,
     shared_prompt: bool = True,
-    too_long: Literal["drop", "error", "truncate"] = "drop",
+    too_long: str = "drop",
     width: int | None = None,
 ) -> EncodedRows:
     """Tokenise preference records into rows of one width.
@@ -180,7 +180,7 @@ def pack_rows(
     *,
     max_length: int,
     shared_prompt: bool = True,
-    too_long: Literal["drop", "error", "truncate"] = "drop",
+    too_long: str = "drop",
     width: int | None = None,
 ) -> EncodedRows:
     """Pack token ids into rows of one width; parameters and errors as :func:`encode_rows`.
