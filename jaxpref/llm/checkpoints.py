@@ -88,12 +88,12 @@ def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageMode
     return LanguageModel(config, graphdef, params)
 
 
-def abstract_model(config: DecoderConfig, dtype: str) -> tuple[nnx.GraphDef, nnx.State]:
+def abstract_model(config: DecoderConfig, dtype: str) -> tuple[nnx.GraphDef, Any]:
     """Return a decoder's graphdef and the shapes of its parameters, without computing any."""
     return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), dtype=dtype)))
 
 
-def parameter_shapes(abstract: nnx.State) -> dict[tuple[str, ...], tuple[int, ...]]:
+def parameter_shapes(abstract: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the shape of each parameter by its path."""
     flat, _ = jax.tree_util.tree_flatten_with_path(abstract)
     return {_path(keys): tuple(leaf.shape) for keys, leaf in flat}
@@ -124,7 +124,7 @@ def _tensor_names(place: Place, path: tuple[str, ...], config: DecoderConfig) ->
 def _check_tensors(
     tensors: Tensors,
     there: dict[tuple[str, ...], Place],
-    abstract: nnx.State,
+    abstract: Any,
     config: DecoderConfig,
     directory: Path,
 ) -> None:
@@ -175,8 +175,8 @@ def _is_tied_copy(tensors: Tensors, name: str, there: dict[tuple[str, ...], Plac
 
 
 def _fill(
-    tensors: Tensors, there: dict[tuple[str, ...], Place], abstract: nnx.State, dtype: str
-) -> nnx.State:
+    tensors: Tensors, there: dict[tuple[str, ...], Place], abstract: Any, dtype: str
+) -> Any:
     """Read every parameter, one after the other, in the decoder's layout."""
     left = _uses(there)
 
