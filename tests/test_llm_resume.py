@@ -49,7 +49,7 @@ def make_model():
 
 
 def make_rows():
-    """Eight rows of two widths, so that the run's parts take turns."""
+    """Return eight rows of different lengths."""
     records = [Tokens((1, 5, 6 + row), ((10 + row, 2), (20 + row, 21, 2))) for row in range(4)]
     records += [Tokens((1, *range(3, 20)), ((10 + row, 2), (20 + row, 2))) for row in range(4)]
     return pack_rows(records, max_length=32).rows

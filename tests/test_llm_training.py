@@ -14,12 +14,12 @@ import pytest
 from tolerances import EXACT, F32, FINITE_DIFF
 
 from jaxpref._checks import InputError
-from jaxpref.llm import training
+from jaxpref.llm import trainer, training
 from jaxpref.llm.batches import learning_rates, plan_batches
 from jaxpref.llm.config import decoder_config
 from jaxpref.llm.decoder import initial_model
 from jaxpref.llm.losses import LossSettings, dpo_loss, plackett_luce_dpo_loss, simpo_loss
-from jaxpref.llm.reference import digest, reference_logps
+from jaxpref.llm.reference import reference_logps
 from jaxpref.llm.rows import Rows, Tokens, completion_lengths, pack_rows
 from jaxpref.llm.trainer import (
     DivergedError,
@@ -350,23 +350,39 @@ def test_training_raises_the_margin_and_says_so_line_by_line(trained):
     assert result.tokens == 3 * np.sum(ROWS.segments > 0)  # three epochs of eight rows
 
 
-def test_the_reference_is_kept_under_a_hash_of_what_it_follows_from(model, trained):
-    out, _ = trained
-    (kept,) = (out / "reference").glob("*.npy")
-    recipe = replace(OPTIONS.recipe(2), logit_width=10)
+def test_the_reference_is_kept_under_a_hash_of_what_it_follows_from(toy, tmp_path):
+    def compute(params):
+        return reference_logps(None, params, ROWS, recipe=Recipe(micro_batch=3), cache=tmp_path)
+
+    found = compute(toy)
+    np.testing.assert_allclose(found, toy_logps(None, toy, table(ROWS)), rtol=F32)
+    (kept,) = tmp_path.glob("*.npy")
     marked = np.full((8, 2), -1.5, np.float32)
     np.save(kept, marked)
-    found = reference_logps(
-        model.graphdef, model.params, ROWS, recipe=recipe, batch_size=4, cache=kept.parent
-    )
-    np.testing.assert_array_equal(found, marked)
-    changed = jax.tree.map(lambda leaf: leaf + 1, model.params)
-    assert digest(changed) != digest(model.params)
+    np.testing.assert_array_equal(compute(toy), marked)
+    compute({**toy, "scale": 2 * toy["scale"]})
+    assert len(list(tmp_path.glob("*.npy"))) == 2
     kept.write_bytes(b"cut")
     with pytest.raises(InputError, match=f"cannot read .*{kept.name}.*delete it"):
-        reference_logps(
-            model.graphdef, model.params, ROWS, recipe=recipe, batch_size=4, cache=kept.parent
-        )
+        compute(toy)
+    with pytest.raises(
+        InputError, match="row 1, completion 1: expected a finite log-prob.*got nan"
+    ):
+        compute({**toy, "scale": jnp.float64(jnp.nan)})
+
+
+def test_rows_are_split_by_width_as_far_as_that_pays():
+    short, long = records(6), [Tokens((1,) * 60, ((5, 2), (6, 2)))] * 2
+    rows = pack_rows([*short, *long], max_length=64).rows
+    (together,) = trainer._few_widths(rows, steps=10)
+    assert together.width == 64 and len(together.tokens) == 8
+    parts = trainer._few_widths(rows, steps=1000)
+    assert [len(part.tokens) for part in parts] == [6, 2]
+    assert parts[0].width <= 16 and parts[1].width == 64
+    kept = np.concatenate([part.tokens[part.segments > 0] for part in parts])
+    np.testing.assert_array_equal(kept, rows.tokens[rows.segments > 0])
+    wide = Rows(*(np.ones((1, 128), np.int32) for _ in Rows._fields))
+    assert trainer.trim_rows(wide).width == 136
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(model, trained, tmp_path):

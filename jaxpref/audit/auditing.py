@@ -73,12 +73,12 @@ def audit(
     flips: bool | None = None,
     budgets: Sequence[str] = BUDGETS,
     flip_pairs: Sequence[tuple[str, str]] = (),
-    limit: float | None = None,
+    limit: float | int | None = None,
     groups: bool | None = None,
     raters: Sequence[str] | None = None,
     collect: bool | Sequence[str] | None = None,
     multiplicity: bool | None = None,
-    loss: float = 1.0,
+    loss: float | int = 1.0,
     links: bool | Sequence[str] = False,
     seed: int = 0,
     chunk: int = 2**13,
@@ -307,14 +307,14 @@ def check_k(k: int | None, num_items: int) -> int:
     return count
 
 
-def check_limit(limit: float | None) -> float | None:
+def check_limit(limit: float | int | None) -> float | None:
     """Return the limit of a flip, or raise unless it is above 0."""
     if limit is not None:
         check_positive("limit", limit, "a finite number of comparisons above 0")
     return None if limit is None else float(limit)
 
 
-def check_loss(loss: float) -> float:
+def check_loss(loss: float | int) -> float:
     """Return the loss that near-best models may have, or raise unless it is above 0."""
     check_positive("loss", loss, "a finite number of nats above 0")
     return float(loss)

@@ -91,7 +91,7 @@ def audit_rankings(
     k: int | None,
     flips: bool,
     groups: bool,
-    limit: float | None,
+    limit: float | int | None,
     flip_pairs: Sequence[tuple[str, str]],
     progress: Progress | None,
 ) -> RankingAudit:
@@ -286,7 +286,7 @@ class Influences:
             return None
         return self.rankings.raters[self.rankings.rater[ranking]]
 
-    def flip(self, ahead: int, behind: int, limit: float) -> Found:
+    def flip(self, ahead: int, behind: int, limit: float | int) -> Found:
         """Return the fewest rankings found whose loss puts `behind` above `ahead`.
 
         The order of influence is taken again at each refit; in the last order the number is
@@ -297,26 +297,26 @@ class Influences:
         need = float(self.fit.scores[ahead] - self.fit.scores[behind])
         order, count = fewest(gains, available, need)
         first_order = float(count) if np.isfinite(count) else None
-        best, status, seen = None, "not_found", set()
-        for _ in range(_ROUNDS):
-            taken, again = self._drop(order, available, min(count, limit))
+        best, status, seen, ceiling = None, "not_found", set(), float(limit)
+        for _ in range(2 * _ROUNDS):
+            wanted = min(count, ceiling)
+            taken, again = self._drop(order, available, wanted)
             if taken is None or taken.tobytes() in seen:
                 break
-            if again is None:
-                status = "no_fit"
-                break
+            if again is None:  # too many: what is known there is known halfway
+                status, ceiling, count = "no_fit", wanted - 1, np.floor(wanted / 2)
+                continue
             seen.add(taken.tobytes())
             best, margin = _better(best, taken, again, ahead, behind)
             gains = self.gains(again, ahead, behind)
             order, count = fewest(gains, available, margin + float(np.sum(gains * taken)))
-        low, place = 0.0, None if best is None else best.count - 1
-        while best is not None and place is not None and low < place:
-            taken, again = self._drop(order, available, place)
+        while best is not None and best.count > 1:
+            fewer = best.count - 1
+            taken, again = self._drop(order, available, fewer)
             if taken is not None and again is not None:
-                best, margin = _better(best, taken, again, ahead, behind)
-            if best.count > place:
+                best, _ = _better(best, taken, again, ahead, behind)
+            if best.count > fewer:
                 break
-            place = best.count - 1
         found = best or Found(status, None, np.inf, None, None)
         return found._replace(first_order=first_order)
 
@@ -355,7 +355,7 @@ def _better(
 def _flips(
     work: Influences,
     k: int,
-    limit: float | None,
+    limit: float | int | None,
     pairs: Sequence[tuple[str, str]],
     progress: Progress | None,
 ) -> tuple[Flip, ...]:

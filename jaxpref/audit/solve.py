@@ -11,6 +11,7 @@ from ..fit.result import FitResult
 from .engine import Engine, counts_of
 
 _RELATIVE, _PATIENCE = 1e-12, 250
+_CONTRAST = 1e6
 _WIDEST = 300.0
 """Nats between scores whose strengths can be multiplied without under- or overflow."""
 
@@ -53,8 +54,8 @@ def one_response(fit: FitResult, first: int, second: int) -> Float64[np.ndarray,
     """
     edges, size = responses(fit), fit.num_items
     product, diagonal = _products(edges, size, fit.ridge)
-    if not diagonal.min() > 0:
-        return None
+    if not edges.weight.min() * _CONTRAST > edges.weight.max():
+        return None  # the drop along an edge that conducts so well is lost in its potentials
     residual = np.zeros(size)
     residual[[first, second]] = 1.0, -1.0
     solution, scaled = np.zeros(size), residual / diagonal

@@ -42,7 +42,7 @@ def summarise(report: AuditReport) -> tuple[str, ...]:
     return tuple(sentences + _about_collecting(report))
 
 
-def count(number: float, noun: str = "comparison") -> str:
+def count(number: float | int, noun: str = "comparison") -> str:
     """Write a count with its noun.
 
     >>> count(1.0), count(1234.0)
