@@ -101,8 +101,9 @@ class _Table:
         for size, code in zip(self._shape, codes, strict=True):
             place *= size
             place += code
-        self._note_first(place, row)
-        self._rows += np.bincount(place, minlength=self._rows.size)
+        count = np.bincount(place, minlength=self._rows.size)
+        self._note_first(place, count, row)
+        self._rows += count
         if self._weight is not None:
             value = part[WEIGHT].to_numpy()
             self._note_bad(value, row)
@@ -112,14 +113,13 @@ class _Table:
     def _code(self, k: int, column: pl.Series) -> np.ndarray:
         """Return the number of each value among those seen so far; new ones are added."""
         self._types[k] = pl.String if column.dtype in TEXT else column.dtype
-        physical = column.to_physical()
-        distinct = column.unique(maintain_order=False)
+        values, where = _distinct(column)
         known = self._words[k]
-        codes = [known.setdefault(value, len(known)) for value in distinct.to_list()]
-        missing = codes.pop(index) if (index := _null_at(distinct)) is not None else 0
-        keys = distinct.drop_nulls().to_physical().cast(pl.Int64).to_numpy()
-        values = physical.cast(pl.Int64).fill_null(keys.min() - 1 if keys.size else 0).to_numpy()
-        return _look_up(values, keys, np.array(codes, np.int64), missing)
+        named = column.gather(where).to_list()
+        codes = np.array([known.setdefault(value, len(known)) for value in named], np.int64)
+        table = np.empty(int(values[where].max()) + 1 if where.size else 0, np.int64)
+        table[values[where]] = codes
+        return table.take(values)
 
     def _grow(self) -> bool:
         """Make room for every combination of what was seen; False where that is too much."""
@@ -139,10 +139,13 @@ class _Table:
         self._shape = shape
         return True
 
-    def _note_first(self, place: np.ndarray, row: int) -> None:
+    def _note_first(self, place: np.ndarray, count: np.ndarray, row: int) -> None:
         """Keep the first row of every combination that was not seen before."""
-        new = np.flatnonzero(self._rows[place] == 0)[::-1]  # of several the first is written last
-        self._first[place[new]] = new + row
+        new = (self._rows == 0) & (count > 0)
+        if new.any():
+            first = np.empty(count.size, np.int64)
+            first[place[::-1]] = np.arange(place.size - 1, -1, -1)  # the first is written last
+            self._first[new] = first[new] + row
 
     def _note_bad(self, weight: np.ndarray, row: int) -> None:
         bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
@@ -170,25 +173,26 @@ class _Table:
                              "bad_rows": bad_rows, "bad_row": bad_row})  # fmt: skip
 
 
-def _null_at(values: pl.Series) -> int | None:
-    """Return where the null stands, None where there is none."""
-    return int(values.is_null().arg_max() or 0) if values.null_count() else None
+def _distinct(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return a small number for each value of a column, and a row of each that occurs.
 
-
-def _look_up(values: np.ndarray, keys: np.ndarray, codes: np.ndarray, missing: int) -> np.ndarray:
-    """Return the code of each value among the keys, `missing` below them all."""
-    if keys.size == 0:
-        return np.full(values.size, missing, np.int64)
-    low, span = int(keys.min()), int(keys.max()) - int(keys.min()) + 1
-    if span <= max(4 * values.size, 1 << 16):
-        table = np.empty(span + 1, np.int64)
-        table[keys - low + 1] = codes
-        table[0] = missing
-        return table[values - (low - 1)]
-    order = np.argsort(keys)
-    place = np.searchsorted(keys[order], values)
-    found = codes[order][np.minimum(place, keys.size - 1)]
-    return np.where(values < low, missing, found)
+    Categories have numbers already, and whole numbers that lie close are their own; others are
+    numbered by sorting.
+    """
+    values = column.to_physical().cast(pl.Int64)
+    low, high = values.min(), values.max()
+    low, high = (0, 0) if low is None or high is None else (int(low), int(high))  # type: ignore
+    if column.null_count():
+        low -= 1
+        values = values.fill_null(low)
+    number = values.to_numpy()
+    if high - low > max(4 * column.len(), 1 << 16):
+        number = np.unique(number, return_inverse=True)[1]
+    elif low:
+        number = number - low
+    row = np.full(int(number.max(initial=-1)) + 1, -1, np.int64)
+    row[number] = np.arange(number.size)
+    return number, row[row >= 0]
 
 
 def _group_part(frame: pl.LazyFrame, plan: _Plan, row: int) -> pl.DataFrame:
