@@ -1,29 +1,21 @@
-"""Rankings against choix and the bootstrap against evalica: sections of bench_fit.py.
+"""The sections of bench_fit.py on rankings, against choix, and on the bootstrap, against evalica.
 
-    python benchmarks/_fit_rankings.py [--smoke] [--rounds 5]
-
-Both sides run in one process, in turns. Ours starts from the same integers as the peer and includes
-checking them, building the container and the existence check. Compilation is reported apart. The
-error of either side is the largest difference of a centred score from a fit to a tolerance of
-1e-12.
+Ours starts from the same integers as the peer and includes checking them, building the container
+and the existence check. The error of a fit to rankings is the largest difference of a centred score
+from a fit to a tolerance of 1e-12; that of the bootstrap, over a few resamples fitted so.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from _fit_pairwise import random_rows
+from _harness import Contender, Row, centred, race
 
 from jaxpref.data import Comparisons, Rankings
 from jaxpref.fit import bootstrap, fit_pairwise, fit_rankings
-
-RESULTS = Path(__file__).parent / "results" / "rankings.json"
 
 
 def draw(count: int, places: int, size: int) -> np.ndarray:
@@ -35,102 +27,66 @@ def draw(count: int, places: int, size: int) -> np.ndarray:
     return np.take_along_axis(item, np.argsort(-luck, axis=1), axis=1)
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Return seconds and result."""
-    start = time.perf_counter()
-    result = run()
-    return time.perf_counter() - start, result
-
-
-def centred(scores: Any) -> np.ndarray:
-    """Return scores that sum to zero."""
-    return np.asarray(scores) - np.mean(scores)
-
-
-def in_turns(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Return medians, the spread of the ratio, and the last results."""
-    first, _ = timed(ours)
-    times: list[tuple[float, float]] = []
-    mine = theirs = None
-    for _ in range(rounds):
-        a, mine = timed(ours)
-        b, theirs = timed(peer)
-        times.append((a, b))
-    own, other = np.array(times).T
-    ratio = other / own
-    return {
-        "first_seconds": round(first, 4),
-        "seconds": round(float(np.median(own)), 5),
-        "peer_seconds": round(float(np.median(other)), 5),
-        "ratio": round(float(np.median(ratio)), 1),
-        "ratio_low": round(float(ratio.min()), 1),
-        "ratio_high": round(float(ratio.max()), 1),
-        "rounds": rounds,
-        "results": (mine, theirs),
-    }
-
-
-def rankings_section(count: int, places: int, size: int, rounds: int) -> dict[str, Any]:
-    """Compare fits of rankings with choix.ilsr_rankings."""
+def rankings_row(count: int, places: int, size: int, target: float, rounds: int) -> Row:
+    """Return the race of fits to rankings of indices."""
     import choix
 
     table = draw(count, places, size)
     lists = table.tolist()
-    row = in_turns(
-        lambda: fit_rankings(Rankings.from_lists(table)),
-        lambda: choix.ilsr_rankings(size, lists),
-        rounds,
-    )
-    fit, scores = row.pop("results")
     exact = fit_rankings(Rankings.from_lists(table), tolerance=1e-12, throw=False)
-    return {
-        "work": f"rankings, {count:,} x {places} of {size:,}",
-        "peer": "choix.ilsr_rankings",
-        **row,
-        "status": fit.status,
-        "gradient_norm": fit.gradient_norm,
-        "error": float(np.abs(fit.scores - exact.scores).max()),
-        "peer_error": float(np.abs(centred(scores) - exact.scores).max()),
-        "reference": exact.status,
-    }
+
+    def ours() -> tuple[np.ndarray, str]:
+        fit = fit_rankings(Rankings.from_lists(table))
+        return fit.scores, fit.status
+
+    def peer() -> tuple[np.ndarray, str]:
+        return choix.ilsr_rankings(size, lists), "no status"
+
+    return race(
+        f"rankings, {count:,} x {places} of {size:,}",
+        Contender("jaxpref, int array", ours),
+        Contender("choix.ilsr_rankings", peer),
+        reference=exact.scores,
+        target=target,
+        rounds=rounds,
+        peer_once=count > 50_000,
+    )
 
 
-def bootstrap_section(resamples: int, rounds: int) -> dict[str, Any]:
-    """Compare the bootstrap of 100 items and 100,000 rows with a loop over evalica."""
+def bootstrap_row(resamples: int, rounds: int) -> Row:
+    """Return the race of bootstraps: 100 items, 100,000 rows, the peer in a loop of its own."""
     import evalica
 
-    rng = np.random.default_rng(1)
     size, rows = 100, 100_000
-    truth = rng.normal(size=size)
-    a = rng.integers(0, size, rows)
-    b = (a + rng.integers(1, size, rows)) % size
-    won = rng.random(rows) < 1 / (1 + np.exp(truth[b] - truth[a]))
-    winner, loser = np.where(won, a, b), np.where(won, b, a)
+    winner, loser = random_rows(size, rows, seed=1)
     fit = fit_pairwise(Comparisons.from_arrays(winner, loser))
     left, right = winner.tolist(), loser.tolist()
     outcome = [evalica.Winner.X] * rows
+    key = jax.random.key(0)
 
-    def peer() -> np.ndarray:
-        spread, draws = np.random.default_rng(2), []
+    def peer() -> tuple[np.ndarray, str]:
+        random, draws = np.random.default_rng(2), []
         for _ in range(resamples):
-            weight = np.bincount(spread.integers(0, rows, rows), minlength=rows).astype(float)
+            weight = np.bincount(random.integers(0, rows, rows), minlength=rows).astype(float)
             found = evalica.bradley_terry(left, right, outcome, weights=weight.tolist())
             draws.append(centred(np.log(found.scores.sort_index().to_numpy())))
-        return np.array(draws)
+        return np.std(draws, axis=0), "no status"
 
-    key = jax.random.key(0)
-    row = in_turns(lambda: bootstrap(fit, key=key, resamples=resamples), peer, rounds)
-    ours, theirs = row.pop("results")
-    errors = ours.standard_errors()
-    return {
-        "work": f"bootstrap, {resamples} resamples, N = {size}, {rows:,} rows",
-        "peer": "evalica.bradley_terry in a loop",
-        **row,
-        "status": f"{len(ours.scores)} fitted, {ours.separable} separable",
-        "error": resample_error(fit, key),
-        "spread_over_information": float(np.mean(errors / fit.standard_errors())),
-        "peer_spread_over_information": float(np.mean(theirs.std(axis=0) / fit.standard_errors())),
-    }
+    def ours() -> tuple[np.ndarray, str]:
+        found = bootstrap(fit, key=key, resamples=resamples)
+        status = f"{len(found.scores)} fitted, {found.separable} separable"
+        return found.standard_errors(), status
+
+    row = race(
+        f"bootstrap, {resamples} resamples, N = {size}, {rows:,} rows",
+        Contender("jaxpref.fit.bootstrap", ours),
+        Contender("evalica.bradley_terry in a loop", peer),
+        reference=np.zeros(size),
+        target=25,
+        rounds=rounds,
+    )
+    row.ours_error, row.peer_error = resample_error(fit, key), np.nan
+    return row
 
 
 def resample_error(fit: Any, key: jax.Array) -> float:
@@ -147,47 +103,16 @@ def resample_error(fit: Any, key: jax.Array) -> float:
     return worst
 
 
-def sections(*, smoke: bool = False, rounds: int = 5) -> list[Callable[[], dict[str, Any]]]:
-    """Return the measurements, each a function without arguments that returns one row."""
-    if smoke:
+def sections(quick: bool) -> list[Row]:
+    """Return all rows of this module."""
+    if quick:
         return [
-            lambda: rankings_section(500, 10, 10, 1),
-            lambda: rankings_section(5_000, 10, 1000, 1),
-            lambda: bootstrap_section(5, 1),
+            rankings_row(500, 10, 10, np.nan, 1),
+            rankings_row(5_000, 10, 1000, np.nan, 1),
+            bootstrap_row(5, 1),
         ]
     return [
-        lambda: rankings_section(5_000, 10, 10, rounds),
-        lambda: rankings_section(200_000, 10, 1000, 1),
-        lambda: bootstrap_section(100, 3),
+        rankings_row(5_000, 10, 10, 35, 7),
+        bootstrap_row(100, 5),
+        rankings_row(200_000, 10, 1000, 50, 3),
     ]
-
-
-def show(row: dict[str, Any]) -> str:
-    """Write a row as a line."""
-    peer_error = row.get("peer_error")
-    theirs = "" if peer_error is None else f" (peer {peer_error:.0e})"
-    return (
-        f"{row['work']:<48} {row['seconds']:>9.4f} s  {row['peer']}: {row['peer_seconds']:.3f} s  "
-        f"{row['ratio']:.1f}x ({row['ratio_low']:.1f}-{row['ratio_high']:.1f}, "
-        f"{row['rounds']} rounds)  first {row['first_seconds']:.1f} s  {row['status']}  "
-        f"error {row['error']:.0e}{theirs}"
-    )
-
-
-def main() -> None:
-    """Print a line for each section, and keep the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    rows = []
-    for section in sections(smoke=options.smoke, rounds=options.rounds):
-        rows.append(section())
-        print(show(rows[-1]), flush=True)
-    if not options.smoke:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -80,18 +80,20 @@ def race(
     target: float,
     rounds: int,
     inner: int = 1,
+    peer_once: bool = False,
 ) -> Row:
     """Return the row of a race: rounds of ours and the peer in turn, the ratio taken in each.
 
     Of `inner` calls within a round the fastest counts, on both sides, for work of a few
-    milliseconds. The first call of either is kept apart. Ratios are peer over ours:
-    above 1, ours is faster.
+    milliseconds. The first call of either is kept apart, unless `peer_once` says that the peer
+    takes minutes and compiles nothing: its one call then is what every round is compared with.
+    Ratios are peer over ours: above 1, ours is faster.
     """
     for contender in (ours, peer):
         _first(contender, reference)
     for _ in range(rounds):
-        for contender in (ours, peer):
-            contender.times_s.append(min(_once(contender) for _ in range(inner)))
+        ours.times_s.append(min(_once(ours) for _ in range(inner)))
+        peer.times_s.append(peer.first_s if peer_once else min(_once(peer) for _ in range(inner)))
     ratios = np.array(peer.times_s) / np.array(ours.times_s)
     row = Row(
         work=work,

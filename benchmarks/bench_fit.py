@@ -2,6 +2,7 @@
 
     python benchmarks/bench_fit.py            # about ten minutes; writes results/bench_fit.*
     python benchmarks/bench_fit.py --quick    # smaller data, fewer rounds, writes nothing
+    python benchmarks/bench_fit.py --threads one    # that half alone; the other stays as it was
 
 Runs itself twice, with one BLAS thread and with the default number, because both are set before
 NumPy is loaded. Peers are no dependencies of the package: choix, evalica, pandas and arena-rank
@@ -10,7 +11,7 @@ medians over rounds in which both sides take turns; ratios are taken within roun
 their quartiles. Errors are of centred scores against a fit in 80-bit arithmetic.
 
 A section module is ``_fit_*.py`` with a function ``sections(quick)`` that returns rows, and perhaps
-``accuracy()``; one without them writes results of its own.
+``accuracy()``.
 """
 
 from __future__ import annotations
@@ -41,8 +42,7 @@ def measure(quick: bool, only: str | None) -> dict[str, Any]:
         if (only and only not in name) or not (HERE / f"{name}.py").exists():
             continue
         module = importlib.import_module(name)
-        if hasattr(module, "sections"):  # a module without them writes results of its own
-            rows += [row.to_dict() for row in module.sections(quick)]
+        rows += [row.to_dict() for row in module.sections(quick)]
         if hasattr(module, "accuracy") and os.environ.get(THREADS[0]) == "1":
             tables[name] = module.accuracy()
     return {"rows": rows, "accuracy": tables}
@@ -84,7 +84,8 @@ def markdown(result: dict[str, Any]) -> str:
     versions = result["environment"]["versions"]
     lines += [
         "Written by `python benchmarks/bench_fit.py`. Ratio: the peer's time over ours, median and "
-        "quartiles over rounds; error: largest, of centred scores, against 80-bit arithmetic; "
+        "quartiles over rounds; error: largest, of centred scores, against 80-bit arithmetic "
+        "(rankings, bootstrap: against a tolerance of 1e-12); "
         "first call: ours / the peer's, with imports and whatever is compiled. The machine was "
         "shared with other work: ratios count, times do not.",
         "",
@@ -110,19 +111,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="smaller data, write nothing")
     parser.add_argument("--only", help="run only the modules with this in their name")
+    parser.add_argument("--threads", choices=("one", "default"), help="run one half only")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sys.path.insert(0, str(HERE))
     if arguments.part:
         Path(arguments.part).write_text(json.dumps(measure(arguments.quick, arguments.only)))
         return
-    threads = {name: run_again(name, arguments) for name in ("one", "default")}
+    folder = HERE / "results"
+    target = folder / "bench_fit.json"
+    halves = [arguments.threads] if arguments.threads else ["one", "default"]
+    threads = {name: run_again(name, arguments) for name in halves}
+    if arguments.threads and target.exists():
+        kept = json.loads(target.read_text())["threads"]
+        threads = {name: threads.get(name, kept[name]) for name in ("one", "default")}
     result = {"environment": environment(), "threads": threads}
     print(markdown(result))
     if not arguments.quick:
-        folder = HERE / "results"
         folder.mkdir(exist_ok=True)
-        (folder / "bench_fit.json").write_text(json.dumps(result, indent=1) + "\n")
+        target.write_text(json.dumps(result, indent=1) + "\n")
         (folder / "bench_fit.md").write_text(markdown(result))
 
 
