@@ -9,6 +9,7 @@ from .config import DecoderConfig, RopeConfig, decoder_config
 from .decoder import LanguageModel, hidden_states, initial_model, vocabulary_logits
 from .generate import generate
 from .tokenizers import decode, encode_completion, encode_prompt, load_tokenizer
+from .trainer import TrainOptions, TrainResult, supervised_fine_tune, train_preferences
 
 __all__ = [
     "DecoderConfig",
@@ -25,4 +26,8 @@ __all__ = [
     "encode_prompt",
     "encode_completion",
     "decode",
+    "TrainOptions",
+    "TrainResult",
+    "train_preferences",
+    "supervised_fine_tune",
 ]
