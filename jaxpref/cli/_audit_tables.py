@@ -110,6 +110,10 @@ def _collecting(found: Collecting, top: int) -> Table:
     )
 
 
+def _times(gain: float, uniform: float) -> str:
+    return f"{max(gain, 0.0) / uniform:.1f}x" if uniform > 0 else "-"
+
+
 def _groups(groups: Groups, top: int) -> Table:
     rows = []
     for row in groups.rows[:top]:
