@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,8 @@ def exact_area(name: str, m: float) -> float:
             r = radius(x)
             return 2 * s * density(x) * (tail(x - r) - tail(x + r))
 
-        return float(2 * mp.quad(integrand, [0, 1, 4, 16, 1000, mp.inf]))
+        whole: Any = mp.quad(integrand, [0, 1, 4, 16, 1000, mp.inf])
+        return float(2 * whole)
 
 
 def _pieces(name: str, m):

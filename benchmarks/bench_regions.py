@@ -172,7 +172,7 @@ def _honesty(rows: dict) -> Iterator[str]:
 
 def main() -> None:
     """Run the parts asked for, print the tables, write JSON and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = list(parts(0))
     parser.add_argument("--full", action="store_true", help="1e10 lattice points")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PART")
