@@ -131,10 +131,11 @@ def _rows(wrt: str, area: dict[str, float]) -> list[_common.Row]:
 def plot(folder: Path) -> list[Path]:
     """Draw the figure from result.json alone."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    figure = Figure(figsize=(9.6, 5.7), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)  # the panels' corner labels would touch
+    apart = ConstrainedLayoutEngine(wspace=0.06)  # or the panels' corner labels touch
+    figure = Figure(figsize=(9.6, 5.7), layout=apart)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, wrt in zip(panels, PANELS, strict=True):
         draw_panel(axes, content["values"], wrt)

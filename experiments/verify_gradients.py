@@ -138,7 +138,7 @@ def complex_step(link: Link, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
         return None
     # float32 has no room below e^-54 for a step of 1e-20; 1e-6 costs 1e-12.
     step = np.asarray(1e-20 if x.dtype == np.float64 else 1e-6, x.dtype)
-    above, below = (analytic(-np.abs(m) + 1j * step).imag for m in (x + y, x))
+    above, below = (np.imag(analytic(-np.abs(m) + 1j * step)) for m in (x + y, x))
     return above / below
 
 
