@@ -87,6 +87,39 @@ def covariates(values: Any, length: int) -> dict[str, np.ndarray]:
     return found
 
 
+def raters(rater: Any, names: tuple[str, ...], length: int) -> np.ndarray | None:
+    """Return indices of raters as a read-only copy, None where raters are not known."""
+    if rater is not None:
+        return index("rater", rater, len(names), length)
+    if names:
+        raise InputError("raters: expected no names where rater is None; got names")
+    return None
+
+
+def position(name: str, items: tuple[str, ...]) -> int:
+    """Return the position of an item, or raise InputError with the closest names."""
+    try:
+        return items.index(name)
+    except ValueError:
+        hint = closest_names(str(name), items)
+        raise InputError(f"no item is called {name!r}{hint}") from None
+
+
+def chosen(names: Any, items: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return names to keep, checked, and for each item its position among them, -1 for others."""
+    wanted = check_names("names", [names] if isinstance(names, str) else names)
+    places = np.full(len(items), -1, np.int32)
+    places[[position(name, items) for name in wanted]] = np.arange(len(wanted))
+    return wanted, places
+
+
+def others(names: Any, items: tuple[str, ...]) -> list[str]:
+    """Return the items that are not among some names, in the same order."""
+    unwanted = check_names("names", [names] if isinstance(names, str) else names)
+    gone = {position(name, items) for name in unwanted}
+    return [name for k, name in enumerate(items) if k not in gone]
+
+
 def refuse_self_comparison(item_a: np.ndarray, item_b: np.ndarray, items: tuple[str, ...]) -> None:
     """Raise for the first row that compares an item with itself."""
     same = np.flatnonzero(item_a == item_b)

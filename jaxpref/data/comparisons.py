@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxpref._checks import InputError, closest_names
 from jaxpref.data import _arrays
 
 
@@ -103,10 +102,7 @@ class Comparisons:
             put(self, name, _arrays.index(name, getattr(self, name), len(self.items), length))
         for name in ("wins_a", "wins_b", "ties"):
             put(self, name, _arrays.weights(name, getattr(self, name), length))
-        if self.rater is not None:
-            put(self, "rater", _arrays.index("rater", self.rater, len(self.raters), length))
-        elif self.raters:
-            raise InputError("raters: expected no names where rater is None; got names")
+        put(self, "rater", _arrays.raters(self.rater, self.raters, length))
         put(self, "covariates", _arrays.covariates(self.covariates, length))
         _arrays.refuse_self_comparison(self.item_a, self.item_b, self.items)
 
@@ -262,11 +258,7 @@ class Comparisons:
 
     def index(self, name: str) -> int:
         """Return the position of an item, or raise InputError with the closest names."""
-        try:
-            return self.items.index(name)
-        except ValueError:
-            hint = closest_names(str(name), self.items)
-            raise InputError(f"no item is called {name!r}{hint}") from None
+        return _arrays.position(name, self.items)
 
     def pairs(self) -> PairCounts:
         """Sum the cells over order of presentation and rater.
@@ -366,9 +358,7 @@ class Comparisons:
         >>> Comparisons.from_arrays(["x", "y"], ["y", "z"]).select(["y", "x"]).items
         ('y', 'x')
         """
-        wanted = _arrays.check_names("names", [names] if isinstance(names, str) else names)
-        position = np.full(self.num_items, -1, np.int32)
-        position[[self.index(name) for name in wanted]] = np.arange(len(wanted))
+        wanted, position = _arrays.chosen(names, self.items)
         a, b = position[self.item_a], position[self.item_b]
         keep = (a >= 0) & (b >= 0)
         rater, raters = _arrays.used_raters(self.rater, self.raters, keep)
@@ -407,9 +397,7 @@ class Comparisons:
         >>> Comparisons.from_arrays(["x", "y"], ["y", "z"]).drop("z")
         Comparisons(2 items, 1 comparison in 1 pair)
         """
-        unwanted = _arrays.check_names("names", [names] if isinstance(names, str) else names)
-        gone = {self.index(name) for name in unwanted}
-        return self.select([name for k, name in enumerate(self.items) if k not in gone])
+        return self.select(_arrays.others(names, self.items))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Comparisons):

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxpref._checks import DataError, InputError, check_option, closest_names
-from jaxpref.data import _arrays
+from jaxpref._checks import check_option
+from jaxpref.data import _arrays, _ranking_checks
 from jaxpref.data._listed import flatten_lists
+from jaxpref.data._ranking_pairs import Entries, every_pair, group_starts, neighbours
 from jaxpref.data.comparisons import Comparisons
 
 UNLISTED = ("ignored", "last")
-
-
-class Entries(NamedTuple):
-    """The entries of all rankings end to end, best first, unlisted items included where they count.
-
-    Parameters
-    ----------
-    item : ndarray of int32, shape (E,)
-        Indices of the items.
-    rank : ndarray of int32, shape (E,)
-        Rank within the ranking, from 1, equal for tied items; unlisted items share the rank after
-        the last.
-    start : ndarray of int64, shape (R + 1,)
-        Ranking r holds the entries from ``start[r]`` to ``start[r + 1]``.
-    listed : ndarray of int64, shape (R,)
-        How many entries of each ranking were listed; the rest only lost.
-    """
-
-    item: np.ndarray
-    rank: np.ndarray
-    start: np.ndarray
-    listed: np.ndarray
+__all__ = ["UNLISTED", "Entries", "Rankings", "group_starts", "rank_count"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,18 +82,17 @@ class Rankings:
         put(self, "unlisted", check_option("unlisted", self.unlisted, UNLISTED))
         length = np.size(self.item)
         put(self, "item", _arrays.index("item", self.item, len(self.items), length))
-        put(self, "start", _check_start(self.start, length))
-        item, rank = _in_order(self.item, _arrays.column("rank", self.rank, length), self.start)
+        put(self, "start", _ranking_checks.boundaries(self.start, length))
+        rank = _arrays.column("rank", self.rank, length)
+        item, rank = _ranking_checks.in_order(self.item, rank, self.start)
         put(self, "item", _arrays.read_only(item))
         put(self, "rank", _arrays.read_only(rank))
-        put(self, "weight", _check_weight(self.weight, self.start.size - 1))
-        if self.rater is not None:
-            rater = _arrays.index("rater", self.rater, len(self.raters), self.start.size - 1)
-            put(self, "rater", rater)
-        elif self.raters:
-            raise InputError("raters: expected no names where rater is None; got names")
-        _refuse_lone(self)
-        _refuse_repeated(self)
+        count = self.start.size - 1
+        put(self, "weight", _ranking_checks.weights(self.weight, count))
+        put(self, "rater", _arrays.raters(self.rater, self.raters, count))
+        least = 1 if self.unlisted == "last" and self.num_items > 1 else 2
+        _ranking_checks.refuse_lone(self.item, self.start, self.items, least)
+        _ranking_checks.refuse_repeated(self.item, self.start, self.items)
 
     @classmethod
     def from_lists(
@@ -157,7 +136,7 @@ class Rankings:
         """
         names = None if items is None else _arrays.check_names("items", items)
         names, item, rank, start = flatten_lists(lists, names)
-        codes, raters = _code_raters(rater, start.size - 1)
+        codes, raters = _ranking_checks.code_raters(rater, start.size - 1)
         return cls(names, item, rank, start, weight, unlisted, codes, raters)
 
     @classmethod
@@ -236,11 +215,7 @@ class Rankings:
 
     def index(self, name: str) -> int:
         """Return the position of an item, or raise InputError with the closest names."""
-        try:
-            return self.items.index(name)
-        except ValueError:
-            hint = closest_names(str(name), self.items)
-            raise InputError(f"no item is called {name!r}{hint}") from None
+        return _arrays.position(name, self.items)
 
     def lists(self) -> list[list[Any]]:
         """Return the rankings as lists of names, best first; tied items are a list in the list."""
@@ -284,14 +259,7 @@ class Rankings:
                [0., 0., 1.],
                [0., 0., 0.]])
         """
-        entries = self.entries()
-        above, below = _steps(entries)
-        owner = np.repeat(np.arange(self.num_rankings), np.diff(entries.start))
-        tied = np.flatnonzero((np.diff(entries.rank) == 0) & (np.diff(owner) == 0))
-        # Unlisted items share a rank, but nobody said that they tie.
-        place = tied + 1 - entries.start[owner[tied]]
-        tied = tied[place < entries.listed[owner[tied]]]
-        return self._pairs(entries.item, owner, above, below, tied, tied + 1)
+        return Comparisons(self.items, *neighbours(self.entries(), self.weight, self.num_items))
 
     def comparisons(self) -> Comparisons:
         """Return every pair of every ranking as a comparison ("rank breaking").
@@ -306,45 +274,7 @@ class Rankings:
                [0., 0., 1.],
                [0., 0., 0.]])
         """
-        entries = self.entries()
-        lengths = np.diff(entries.start)
-        above: list[np.ndarray] = []
-        below: list[np.ndarray] = []
-        for length in np.unique(lengths):
-            first = entries.start[:-1][lengths == length]
-            i, j = np.triu_indices(length, 1)
-            above.append((first[:, None] + i).ravel())
-            below.append((first[:, None] + j).ravel())
-        a, b = np.concatenate(above), np.concatenate(below)
-        owner = np.repeat(np.arange(self.num_rankings), lengths)
-        tie = entries.rank[a] == entries.rank[b]
-        said = ~tie | (b - entries.start[owner[a]] < entries.listed[owner[a]])
-        won, tied = ~tie, tie & said
-        return self._pairs(entries.item, owner, a[won], b[won], a[tied], b[tied])
-
-    def _pairs(
-        self,
-        item: np.ndarray,
-        owner: np.ndarray,
-        above: np.ndarray,
-        below: np.ndarray,
-        tied_a: np.ndarray,
-        tied_b: np.ndarray,
-    ) -> Comparisons:
-        """Return comparisons from the positions of entries, winners and losers and ties."""
-        a = np.concatenate([item[above], item[tied_a]]).astype(np.int64)
-        b = np.concatenate([item[below], item[tied_b]]).astype(np.int64)
-        kind = np.repeat([0, 1], [above.size, tied_a.size])
-        kind = np.where(kind == 1, 2, (a > b).astype(np.int64))
-        value = self.weight[owner[np.concatenate([above, tied_a])]]
-        size = self.num_items
-        key = (np.minimum(a, b) * size + np.maximum(a, b)) * 3 + kind
-        keys, sums = _arrays.sum_by_key(key, 3 * size * size, value[None])
-        pairs, row = np.unique(keys // 3, return_inverse=True)
-        table = np.zeros((3, pairs.size))
-        table[keys % 3, row] = sums[0]
-        low, high = np.divmod(pairs, max(size, 1))
-        return Comparisons(self.items, low, high, table[0], table[1], table[2])
+        return Comparisons(self.items, *every_pair(self.entries(), self.weight, self.num_items))
 
     def thinned(self, count: int) -> Rankings:
         """Return about `count` of the rankings, evenly spread, or all where there are no more.
@@ -381,9 +311,7 @@ class Rankings:
         >>> Rankings.from_lists([["x", "y", "z"], ["z", "y"]]).select(["x", "z"]).lists()
         [['x', 'z']]
         """
-        wanted = _arrays.check_names("names", [names] if isinstance(names, str) else names)
-        position = np.full(self.num_items, -1, np.int32)
-        position[[self.index(name) for name in wanted]] = np.arange(len(wanted))
+        wanted, position = _arrays.chosen(names, self.items)
         owner = np.repeat(np.arange(self.num_rankings), self.lengths)
         kept = position[self.item] >= 0
         left = np.bincount(owner[kept], minlength=self.num_rankings)
@@ -409,9 +337,7 @@ class Rankings:
         >>> Rankings.from_lists([["x", "y", "z"], ["z", "y"]]).drop("y").lists()
         [['x', 'z']]
         """
-        unwanted = _arrays.check_names("names", [names] if isinstance(names, str) else names)
-        gone = {self.index(name) for name in unwanted}
-        return self.select([name for k, name in enumerate(self.items) if k not in gone])
+        return self.select(_arrays.others(names, self.items))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Rankings):
@@ -451,143 +377,3 @@ class Rankings:
 def rank_count(rankings: Rankings) -> np.ndarray:
     """Return how many different ranks each ranking has, shape (R,)."""
     return rankings.rank[rankings.start[1:] - 1]
-
-
-def group_starts(rank: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return the positions of the first entry of each group of tied entries, ungrouped included."""
-    first = np.diff(rank, prepend=0) != 0
-    first[start[:-1]] = True
-    return np.flatnonzero(first)
-
-
-def _steps(entries: Entries) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of each pair of entries, one in a group and one in the next."""
-    first = group_starts(entries.rank, entries.start)
-    if first.size == entries.rank.size:
-        below = np.flatnonzero(entries.rank > 1)
-        return below - 1, below
-    size = np.diff(first, append=entries.rank.size)
-    follows = np.flatnonzero(entries.rank[first] > 1)  # groups with one above them
-    before = follows - 1
-    product = size[before] * size[follows]
-    within = np.arange(product.sum()) - np.repeat(np.cumsum(product) - product, product)
-    width = np.repeat(size[follows], product)
-    above = np.repeat(first[before], product) + within // width
-    below = np.repeat(first[follows], product) + within % width
-    return above, below
-
-
-def _check_start(start: Any, length: int) -> np.ndarray:
-    """Return the boundaries of the rankings as a read-only int64 copy."""
-    array = _arrays.column("start", start)
-    if array.size == 0 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"start: expected whole numbers from 0 to {length}; got {start!r}")
-    if array[0] != 0 or array[-1] != length or (np.diff(array) < 0).any():
-        raise InputError(f"start: expected boundaries rising from 0 to {length}; got {start!r}")
-    return _arrays.read_only(array.astype(np.int64))
-
-
-def _in_order(
-    item: np.ndarray, rank: np.ndarray, start: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the entries of each ranking by rank, with ranks 1, 2, ... without gaps."""
-    if rank.size == 0:
-        return item.copy(), np.zeros(0, np.int32)
-    bad = np.flatnonzero(~np.isfinite(rank))
-    if bad.size:
-        raise InputError(f"rank[{bad[0]}]: expected a finite number; got {rank[bad[0]]}")
-    inner = np.ones(rank.size, bool)
-    inner[start[:-1][start[:-1] < rank.size]] = False
-    step = np.diff(rank, prepend=rank[0])
-    if ((step == 1) | ~inner).all() and (rank[~inner] == 1).all():
-        return item.copy(), rank.astype(np.int32)
-    if (step[inner] < 0).any():
-        owner = np.repeat(np.arange(start.size - 1), np.diff(start))
-        order = np.lexsort((rank, owner))
-        return _in_order(item[order], rank[order], start)
-    rises = np.cumsum((step != 0) | ~inner)
-    lengths = np.diff(start)
-    before = np.repeat(rises[start[:-1][lengths > 0]] - 1, lengths[lengths > 0])
-    return item.copy(), (rises - before).astype(np.int32)
-
-
-def _check_weight(weight: Any, count: int) -> np.ndarray:
-    """Return the weights of the rankings, read-only."""
-    if weight is None:
-        return _arrays.read_only(np.ones(count))
-    array = _arrays.column("weight", weight, count)
-    if not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
-        raise InputError(f"weight: expected real weights; got {array.dtype}")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
-    if bad.size:
-        raise DataError(
-            f"ranking {bad[0] + 1:,}{_also(bad.size)}: weight: expected a finite weight of at "
-            f"least 0; got {array[bad[0]]}"
-        )
-    return _arrays.read_only(array.astype(np.float64))
-
-
-def _also(count: int) -> str:
-    if count <= 1:
-        return ""
-    return f" and {count - 1:,} more {'rankings' if count > 2 else 'ranking'} like it"
-
-
-def _refuse_lone(rankings: Rankings) -> None:
-    """Raise for the first ranking that compares nothing."""
-    least = 1 if rankings.unlisted == "last" and rankings.num_items > 1 else 2
-    short = np.flatnonzero(rankings.lengths < least)
-    if short.size:
-        place = f"ranking {short[0] + 1:,}{_also(short.size)}"
-        begin = rankings.start[short[0]]
-        found = rankings.lengths[short[0]]
-        got = f"only {rankings.items[rankings.item[begin]]!r}" if found else "none"
-        raise DataError(f"{place}: expected at least {_arrays.amount(least, 'item')}; got {got}")
-
-
-def _refuse_repeated(rankings: Rankings) -> None:
-    """Raise for the first ranking that lists an item twice."""
-    lengths = rankings.lengths
-    if lengths.size and (lengths == lengths[0]).all():
-        twice = _row_repeats(rankings.item.reshape(-1, lengths[0]))
-    else:
-        owner = np.repeat(np.arange(lengths.size), lengths)
-        key = np.sort(owner * rankings.num_items + rankings.item)
-        twice = np.zeros(lengths.size, bool)
-        twice[key[1:][key[1:] == key[:-1]] // max(rankings.num_items, 1)] = True
-    bad = np.flatnonzero(twice)
-    if bad.size:
-        begin, end = rankings.start[bad[0]], rankings.start[bad[0] + 1]
-        listed, times = np.unique(rankings.item[begin:end], return_counts=True)
-        name = rankings.items[listed[times > 1][0]]
-        place = f"ranking {bad[0] + 1:,}{_also(bad.size)}"
-        raise DataError(f"{place}: expected each item once; {name!r} is listed twice")
-
-
-def _row_repeats(table: np.ndarray) -> np.ndarray:
-    """Whether each row holds a value twice: by comparing columns where they are few."""
-    count, width = table.shape
-    if width > 16:
-        table = np.sort(table, axis=1)
-        return (table[:, 1:] == table[:, :-1]).any(axis=1)
-    columns = np.ascontiguousarray(table.T)
-    twice = np.zeros(count, bool)
-    for place in range(1, width):
-        twice |= (columns[place:] == columns[:-place]).any(axis=0)
-    return twice
-
-
-def _code_raters(
-    rater: Iterable[str] | None, count: int
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return raters as indices into their sorted names."""
-    if rater is None:
-        return None, ()
-    listed = list(rater)
-    if len(listed) != count:
-        raise InputError(f"rater: expected {count} names, one for each ranking; got {len(listed)}")
-    for position, name in enumerate(listed):
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"ranking {position + 1:,}: rater: expected a name; got {name!r}")
-    names, codes = np.unique(np.asarray(listed, dtype=object), return_inverse=True)
-    return codes.astype(np.int32), tuple(names.tolist())
