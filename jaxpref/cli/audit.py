@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -26,6 +27,7 @@ class Targets(NamedTuple):
     json: Path | None
     markdown: Path | None
     plot: Path | None
+    page: Path | None = None
 
     def written(self) -> list[Path]:
         """Return those that are asked for."""
@@ -57,6 +59,21 @@ def audit(
     plot: Annotated[
         Path | None,
         typer.Option(help="Write a figure: .png, .pdf or .svg.", show_default=False),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write the whole audit as one page to read in a browser, print or send on: "
+            "a name ending in .html.",
+            show_default=False,
+        ),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write Markdown alone: a name ending in .md.", show_default=False, metavar="PATH"
+        ),
     ] = None,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Put every unseen pair into the JSON.")
@@ -128,7 +145,7 @@ def audit(
     json: JsonOption = False,
 ) -> None:
     """Find what hangs by a thread, how little would flip it, and what to compare next."""
-    targets = _targets(out, plot)
+    targets = _targets(out, plot, page, markdown)
     options = {
         "top": top,
         "thresholds": _levels(threshold),
@@ -206,21 +223,41 @@ def run_votes(fitted: Fitted, report: AuditReport) -> list[OneVote]:
         return turn_votes(fitted.fit, report.top, move)
 
 
-def _targets(out: Path | None, plot: Path | None) -> Targets:
+def _targets(
+    out: Path | None, plot: Path | None, page: Path | None, markdown: Path | None
+) -> Targets:
     """Return the files to write, or raise while nothing has been done yet."""
+    from .._checks import InputError
     from ..report import check_folder, check_target
     from ..report.figures import check_figure
 
+    if out is not None and markdown is not None:
+        raise InputError("--out, --markdown: expected one of the two; got both")
     if plot is not None:
         check_target("--plot", check_figure("--plot", plot))
+    if page is not None:
+        check_target("--report", _ending("--report", page, ".html", ".htm"))
+    if markdown is not None:
+        check_target("--markdown", _ending("--markdown", markdown, ".md"))
     if out is None:
-        return Targets(None, None, plot)
+        return Targets(None, markdown, plot, page)
     if out.suffix.lower() in (".json", ".md") and not out.is_dir():
         stem = out
     else:
         stem = check_folder("--out", out) / "audit.json"
     markdown = check_target("--out", stem.with_suffix(".md"))
-    return Targets(check_target("--out", stem.with_suffix(".json")), markdown, plot)
+    return Targets(check_target("--out", stem.with_suffix(".json")), markdown, plot, page)
+
+
+def _ending(option: str, path: Path, *endings: str) -> Path:
+    """Return a path whose ending is one of those that make sense."""
+    from .._checks import InputError
+
+    if path.suffix.lower() not in endings:
+        raise InputError(
+            f"{option}: expected a name ending in {' or '.join(endings)}; got {path.name!r}"
+        )
+    return path
 
 
 def _write(
@@ -231,23 +268,52 @@ def _write(
     content: dict[str, Any],
 ) -> None:
     from ..report import write_json, write_text
-    from ..report.markdown import audit_markdown
-    from ..report.tables import escape_markdown
-    from ._audit_tables import finding_tables
 
     title = f"Audit of {fitted.file.name}"
     if targets.plot is not None:
         from ..report.figures import audit_figure, save_figure
 
         save_figure(audit_figure(fitted.fit, report, title=title), targets.plot)
-    if targets.json is not None and targets.markdown is not None:
+    if targets.page is not None:
+        from ..report.html import write_html
+
+        facts = page_facts(fitted)
+        write_html(targets.page, fitted.fit, report, title=title, votes=votes, facts=facts)
+    if targets.json is not None:
+        write_json(targets.json, content)
+    if targets.markdown is not None:
         beside = targets.plot is not None and targets.plot.parent == targets.markdown.parent
         figure = targets.plot.name if targets.plot is not None and beside else None
-        write_json(targets.json, content)
-        text = audit_markdown(report, title=title, votes=votes, figure=figure)
-        found = [f"* {escape_markdown(sentence)}" for sentence in report.summary]
-        more = [table.to_markdown() for table in finding_tables(report, len(report.fragile))]
-        write_text(targets.markdown, "\n\n".join([text.rstrip(), "\n".join(found), *more]) + "\n")
+        write_text(targets.markdown, _markdown(report, votes, title, figure))
+
+
+def _markdown(report: AuditReport, votes: list[OneVote], title: str, figure: str | None) -> str:
+    """Return the whole audit as Markdown."""
+    from ..report.markdown import audit_markdown
+    from ..report.tables import escape_markdown
+    from ._audit_tables import finding_tables
+
+    text = audit_markdown(report, title=title, votes=votes, figure=figure)
+    found = [f"* {escape_markdown(sentence)}" for sentence in report.summary]
+    more = [table.to_markdown() for table in finding_tables(report, len(report.fragile))]
+    return "\n\n".join([text.rstrip(), "\n".join(found), *more]) + "\n"
+
+
+def _without_folder(word: str) -> str:
+    """Return a word of the command line, of a path only its last part: the page is sent around."""
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    named = "/" in value or "\\" in value
+    return option + equals + (Path(value).name if named and Path(value).parent.is_dir() else value)
+
+
+def page_facts(fitted: Fitted) -> dict[str, str]:
+    """Return what the page says of the data, the options given, and the day."""
+    from datetime import date
+
+    facts = {"Data": fitted.describe()}
+    if sys.argv[1:2] == ["audit"]:
+        facts["Command"] = " ".join(["jaxpref", *map(_without_folder, sys.argv[1:])])
+    return facts | {"Date": f"{date.today():%d %B %Y}"}
 
 
 def _print(fitted: Fitted, report: AuditReport, votes: list[OneVote]) -> None:
