@@ -12,7 +12,7 @@ import polars as pl
 
 from jaxpref._checks import DataError, InputError, closest_names
 from jaxpref.data import _files
-from jaxpref.data._rows import Source, name_row
+from jaxpref.data._source import Source, name_row
 
 ITEMS = ("item", "model", "name", "team")
 
