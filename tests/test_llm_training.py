@@ -309,7 +309,7 @@ def test_learning_rates_are_those_of_optax_one_step_on():
     cosine = optax.cosine_decay_schedule(1.0, 10)
     for schedule, peer in (("linear", linear), ("cosine", cosine)):
         ours = learning_rates(1.0, 10, schedule=schedule)
-        np.testing.assert_allclose(ours, [float(peer(at)) for at in range(10)], atol=F32)
+        np.testing.assert_allclose(ours, [np.asarray(peer(at)) for at in range(10)], atol=F32)
     warm = np.asarray(learning_rates(2.0, 10, warmup=4))
     np.testing.assert_allclose(warm[:5], [0.5, 1, 1.5, 2, 2], rtol=F32)
     assert warm[-1] > 0

@@ -169,8 +169,9 @@ def init_state(params: Params, recipe: Recipe) -> TrainState:
 
 
 def _at_least_float32(leaf: jax.Array) -> jax.Array:
-    wide = jnp.promote_types(leaf.dtype, jnp.float32)
-    return jnp.array(leaf, wide, copy=True)  # a copy: the state's buffers are donated
+    narrow = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
+    # A copy: the state's buffers are donated.
+    return jnp.array(leaf, jnp.float32 if narrow else leaf.dtype, copy=True)
 
 
 def _compute(params: Params, recipe: Recipe) -> Params:
@@ -277,11 +278,10 @@ def _either_way(
     as_given = _row_metrics(policy, reference, lengths, settings, recipe)
     if batch.reversed is None:
         return as_given
-    turned = (array[..., ::-1] for array in (policy, reference, lengths))
+    share = batch.reversed
+    turned = (policy[:, ::-1], reference[:, ::-1], lengths[:, ::-1])
     other = _row_metrics(*turned, settings, recipe)
-    return jax.tree.map(
-        lambda one, two: (1 - batch.reversed) * one + batch.reversed * two, as_given, other
-    )
+    return jax.tree.map(lambda one, two: (1 - share) * one + share * two, as_given, other)
 
 
 def _row_metrics(
