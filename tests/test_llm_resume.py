@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,9 @@ from jaxpref.llm.resume import (
 from jaxpref.llm.rows import Tokens, pack_rows
 from jaxpref.llm.trainer import TrainOptions, train_preferences
 
+# Where a save or restore fails, orbax drops a coroutine that it has not awaited.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
 STATE = {"a": jnp.arange(6.0, dtype=jnp.float32).reshape(2, 3), "b": (jnp.int32(4), jnp.ones(2))}
 OPTIONS = TrainOptions(learning_rate=1e-2, steps=10, batch_size=4, seed=1)
 
@@ -53,6 +57,13 @@ def make_rows():
     records = [Tokens((1, 5, 6 + row), ((10 + row, 2), (20 + row, 21, 2))) for row in range(4)]
     records += [Tokens((1, *range(3, 20)), ((10 + row, 2), (20 + row, 2))) for row in range(4)]
     return pack_rows(records, max_length=32).rows
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Let what a test leaves behind be collected while the filter above holds."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

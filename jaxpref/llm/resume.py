@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,14 +175,16 @@ def _write_state(path: Path, state: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep orbax from logging the traceback of an error that is raised anyway."""
+    """Keep orbax and its threads from printing an error that is raised here anyway."""
     logger = logging.getLogger("absl")
-    before = logger.level
+    before = logger.level, threading.excepthook
     logger.setLevel(logging.CRITICAL)
+    threading.excepthook = lambda _: None
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        threading.excepthook = before[1]
 
 
 def _flush_tree(folder: Path) -> None:
