@@ -47,6 +47,17 @@ def write(folder: Path, frame: pl.DataFrame, suffix: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("kind", ["string[python]", "string[pyarrow]", "object", "category"])
+def test_every_pandas_dtype_gives_the_same_cells(kind):
+    frame = votes(200)
+    labels = ["item_a", "item_b", "winner", "rater"]
+    pandas = frame.to_pandas().astype(dict.fromkeys(labels, kind))
+    assert Comparisons.from_frame(pandas) == Comparisons.from_frame(frame)
+    pandas.loc[150, "item_b"] = None
+    with pytest.raises(DataError, match="row 151: item_b: expected the name of an item"):
+        Comparisons.from_frame(pandas)
+
+
 def read_by(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Make portions of that many rows, or of about as many bytes of text."""
     monkeypatch.setattr(_source, "PORTION", rows)
@@ -200,6 +211,25 @@ def test_datasets_are_read_without_their_library(kind):
     assert Comparisons.from_frame(kind(frame.to_arrow())) == Comparisons.from_frame(frame)
     long = pl.DataFrame({"ranking": [1, 1, 2, 2], "rank": [1, 2, 2, 1], "item": list("xyxy")})
     assert Rankings.from_frame(kind(long.to_arrow())).lists() == [["x", "y"], ["y", "x"]]
+
+
+def test_a_hugging_face_dataset_is_read_with_its_selection_of_rows():
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    frame = votes(100)
+    chosen = [3, 50, 7, 99]
+    rows = datasets.Dataset.from_dict(frame.to_dict(as_series=False)).select(chosen)
+    expected = Comparisons.from_frame(frame[chosen])
+    assert Comparisons.from_frame(rows) == expected
+    assert Comparisons.from_frame(rows.with_format("numpy")) == expected
+    assert Comparisons.from_frame(rows.to_iterable_dataset()) == expected
+
+
+def test_a_narwhals_frame_is_read_as_what_it_wraps():
+    narwhals = pytest.importorskip("narwhals")
+    frame = votes(50)
+    for native in (frame, frame.lazy(), frame.to_pandas(), frame.to_arrow()):
+        wrapped = narwhals.from_native(native)
+        assert Comparisons.from_frame(wrapped) == Comparisons.from_frame(frame)
 
 
 def test_a_dictionary_of_splits_asks_for_one():

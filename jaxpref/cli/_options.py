@@ -73,8 +73,8 @@ class Reading:
         options = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         if options.pop("no_weight"):
             options["weight"] = False
-        with _terminal.working(f"Reading {file.name}"):
-            return read_comparisons(file, covariates=tuple(covariates), **options)
+        with _terminal.progress(f"Reading {file.name}") as move:
+            return read_comparisons(file, covariates=tuple(covariates), progress=move, **options)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 
 from jaxpref._checks import InputError
@@ -79,7 +80,37 @@ def _to_polars(table: Any) -> pl.LazyFrame:
     if isinstance(table, nw.LazyFrame):
         table = table.collect()
     try:
+        if table.implementation.is_pandas():
+            return _from_pandas(native).lazy()
         return table.to_polars().lazy()
     except Exception as error:  # each library has its own errors, pyarrow's among them
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"frame: a column does not hold one type of value: {first_line}") from None
+
+
+def _from_pandas(frame: Any) -> pl.DataFrame:
+    """Return a pandas table, its columns of Python strings as categories.
+
+    Such a column is hashed by pandas, so that only its distinct values are looked at one by one;
+    it needs no pyarrow. Other columns are converted as they are.
+    """
+    columns = {}
+    for name in frame.columns:
+        column = frame[name]
+        columns[name] = _categories(column)
+        if columns[name] is None:
+            columns[name] = nw.from_native(column, series_only=True).to_polars()
+    return pl.DataFrame(columns)
+
+
+def _categories(column: Any) -> pl.Series | None:
+    """Return a column of Python strings as categories, None for any other column."""
+    storage = getattr(column.dtype, "storage", None)  # "python" or "pyarrow" where it is text
+    if column.dtype != object and storage != "python":
+        return None
+    codes, distinct = column.factorize()  # -1 is missing
+    words = distinct.tolist()
+    if not all(isinstance(word, str) for word in words):
+        return None
+    choice = pl.Series([*words, None], dtype=pl.Enum(words))
+    return choice.gather(np.where(codes < 0, len(words), codes))
