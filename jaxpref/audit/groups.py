@@ -220,14 +220,17 @@ class LeaveOut:
         changed = [row for row in rows if row.winner not in (None, best)]
         if kind == "item":  # the best item itself left out is no news
             changed = [row for row in changed if row.name != (best,)]
+        moved = [row for row in rows if row.top_k_entered or row.top_k_left]
+        named = {row.name for row in [*changed, *moved]}
         return Groups(
             kind=kind,
             k=self.k,
             num=num,
             num_refitted=len(rows),
             changing_winner=len(changed),
-            changing_top_k=sum(bool(row.top_k_entered or row.top_k_left) for row in rows),
+            changing_top_k=len(moved),
             rows=tuple(sorted(rows, key=size, reverse=True)[:top]),
+            changers=tuple(row.name for row in rows if row.name in named),
         )
 
 

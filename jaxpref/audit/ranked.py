@@ -428,6 +428,7 @@ def _raters(work: Influences, k: int, top: int, progress: Progress | None) -> tu
         if progress is not None:
             progress(number + 1, len(data.raters))
     best = fit.rank()[0]
+    changers = [row for row in rows if row.winner not in (None, best) or row.top_k_left]
     moved = [abs((row.after or 0.0) - (row.before or 0.0)) for row in rows]
     order = np.argsort(-np.array(moved), kind="stable")[:top]
     return (
@@ -439,6 +440,7 @@ def _raters(work: Influences, k: int, top: int, progress: Progress | None) -> tu
             changing_winner=sum(row.winner not in (None, best) for row in rows),
             changing_top_k=sum(bool(row.top_k_left) for row in rows),
             rows=tuple(rows[n] for n in order),
+            changers=tuple(row.name for row in changers),
         ),
     )
 

@@ -167,8 +167,8 @@ class Groups(NamedTuple):
     """Groups left out one at a time, those that move a prediction most first.
 
     `k` is that of the top k; `changing_winner` and `changing_top_k` count groups whose removal
-    changes the best item or the set of the k best; `num` how many groups there were, and
-    `num_refitted` how many of them were refitted.
+    changes the best item or the set of the k best, and `changers` names them; `num` is how many
+    groups there were, and `num_refitted` how many of them were refitted.
     """
 
     kind: str
@@ -178,6 +178,7 @@ class Groups(NamedTuple):
     changing_winner: int
     changing_top_k: int
     rows: tuple[Group, ...]
+    changers: tuple[tuple[str, ...], ...] = ()
 
 
 # How little would flip it -----------------------------------------------------------------------

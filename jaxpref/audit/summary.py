@@ -17,6 +17,10 @@ _DONE = {
 }
 
 
+_MANY = 0.25
+"""Mean leverage from which data are called sparse, and share from which they are dominant."""
+
+
 def summarise(report: AuditReport) -> tuple[str, ...]:
     """Return what an audit found, in sentences that need no background."""
     sentences = [
@@ -24,6 +28,7 @@ def summarise(report: AuditReport) -> tuple[str, ...]:
         *_about_cut(report),
         *(about_groups(groups) for groups in report.groups if groups.kind != "edge"),
         report.regime.sentence,
+        *_about_leverage(report),
     ]
     if report.dominance is not None:
         sentences.append(report.dominance.sentence)
@@ -101,6 +106,23 @@ def _about_cut(report: AuditReport) -> list[str]:
     return [
         f"Without {count(cut.comparisons)} there is no finite fit: {names}{more} would never have "
         f"{cut.verb} any other item."
+    ]
+
+
+def _about_leverage(report: AuditReport) -> list[str]:
+    """Return how much of its own fitted margin an observed pair decides."""
+    if not report.leverage:
+        return []
+    regime, most = report.regime, report.leverage[0]
+    mean = (regime.num_items - regime.num_islands) / regime.num_edges
+    dominant = regime.share_dominant > _MANY
+    if mean > _MANY:
+        kind = "sparse and dominant" if dominant else "sparse"
+    else:
+        kind = "redundant, if dominant" if dominant else "redundant"
+    return [
+        f"The data are {kind}: an observed pair decides {mean:.0%} of its own fitted margin on "
+        f"average, and at most {most.leverage:.0%} ({most.item_a!r} with {most.item_b!r})."
     ]
 
 
