@@ -2,8 +2,12 @@
 
 The public names, in the order of the argument: a link turns margins into probabilities; models
 compose them; sensitivities differentiate them; regions say where a sensitivity exceeds M, and
-areas how much of the square that is; data are read, fitted and audited.
+areas how much of the square that is; data are read, fitted and audited. ``jaxpref.llm``, which
+needs the extra ``llm``, is imported when it is first asked for.
 """
+
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 
 from . import links
 from ._checks import (
@@ -51,6 +55,21 @@ from .sensitivity import (
 )
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """Import the language models when they are asked for: they bring flax with them."""
+    if name != "llm":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return _import_module(".llm", __name__)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
+        raise ModuleNotFoundError(
+            f"jaxpref.llm needs {error.name}: pip install 'jaxpref[llm]'", name=error.name
+        ) from None
+
 
 __all__ = [
     # links

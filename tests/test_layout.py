@@ -104,6 +104,17 @@ def test_importing_everything_but_report_loads_nothing_heavy():
     assert [name for name in loaded if name in HEAVY] == []
 
 
+def test_language_models_are_imported_when_asked_for():
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    code = (
+        "import sys, jaxpref\nbefore = 'flax' in sys.modules\n"
+        "print(before, callable(jaxpref.llm.load_model), 'transformers' in sys.modules)"
+    )
+    assert run_python(code).split() == ["False", "True", "False"]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = jaxpref.nothing
+
+
 def has(room: str) -> bool:
     return (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()
 
