@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytest.importorskip("flax", reason="the extra llm is not installed")
+
+
 from jaxpref._checks import InputError
 from jaxpref.llm import resume
 from jaxpref.llm.config import decoder_config

@@ -9,8 +9,11 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+
+pytest.importorskip("flax", reason="the extra llm is not installed")
+
+import optax
 from tolerances import EXACT, F32, FINITE_DIFF
 
 from jaxpref._checks import InputError
