@@ -176,6 +176,14 @@ def test_records_that_say_nothing_are_refused_with_their_line(dpo, folder, tmp_p
     assert "bad.jsonl: line 2" in errors and message in errors
 
 
+def test_rankings_of_three_need_a_loss_for_them(dpo, folder, tmp_path):
+    row = {"prompt": "a dog", "responses": ["a dog", "a bird", "i like a bird"]}
+    (folder / "ranked.jsonl").write_text(json.dumps(row))
+    code, _, errors = dpo("--out", tmp_path / "out", data="ranked.jsonl")
+    assert code == 2 and "expected 'plackett_luce_dpo'" in errors
+    assert not (tmp_path / "out").exists()
+
+
 def test_prompts_longer_than_the_context_are_left_out_or_named(dpo, folder, tmp_path):
     long = {"prompt": "a dog " * 40, "chosen": "a dog", "rejected": "a bird"}
     (folder / "long.jsonl").write_text(json.dumps(long))

@@ -147,12 +147,15 @@ def dpo(
     from ..llm.checkpoints import load_model, save_model
     from ..llm.tokenizers import load_tokenizer
     from ..llm.trainer import train_preferences
+    from ..report.files import check_folder
 
     with _terminal.working(f"Loading {model}"):
         start = load_model(model)
         tokenizer = load_tokenizer(model, config=start.config)
         encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
-    out.mkdir(parents=True, exist_ok=True)
+    options.recipe(encoded.completions)  # raises where the loss cannot take them
+    check_folder("--out", out)
+    (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
     with _terminal.progress("Training") as move:
         result = train_preferences(
             start,
