@@ -10,8 +10,8 @@ from jaxtyping import Float64, Int64
 from ..fit.result import FitResult
 from .engine import Engine, counts_of
 
-_RELATIVE, _PATIENCE = 1e-12, 250
-_CONTRAST = 1e6
+_RELATIVE, _PATIENCE = 1e-11, 250
+_CONTRAST, _PIECE = 1e6, 2**15
 _WIDEST = 300.0
 """Nats between scores whose strengths can be multiplied without under- or overflow."""
 
@@ -31,19 +31,41 @@ def responses(fit: FitResult) -> Responses:
     a, b = counts.item_a, counts.item_b
     if fit.link.name == "logistic" and np.ptp(fit.scores) < _WIDEST:
         total = counts.wins_a + counts.wins_b
-        strength = np.exp(fit.scores)
-        weight, other = strength.take(a), strength.take(b)
-        both = weight + other
-        weight *= other  # n p q = n e_a e_b / (e_a + e_b)^2, without an exponential a pair
-        weight *= total
-        both *= both
-        weight /= both
-        return Responses(a, b, weight, total)
+        return Responses(a, b, _logistic_weights(a, b, total, np.exp(fit.scores)), total)
     slopes = Engine(fit.link, fit.ridge, fit.num_items).slopes(fit.scores[a] - fit.scores[b])
     weight = counts.wins_a * slopes.bend_a + counts.wins_b * slopes.bend_b
     # d/df of n (f psi_a + (1 - f) psi_b); psi_a - psi_b is 1 for the logistic link
     respond = (counts.wins_a + counts.wins_b) * (slopes.win_a - slopes.win_b)
     return Responses(a, b, weight, respond)
+
+
+def _logistic_weights(
+    a: np.ndarray, b: np.ndarray, total: np.ndarray, strength: np.ndarray
+) -> Float64[np.ndarray, " edges"]:
+    """Return n p q = n e_a e_b / (e_a + e_b)^2: no exponential a pair, and pieces fit the cache."""
+    weight = np.empty_like(total)
+    for start in range(0, len(total), _PIECE):
+        here = slice(start, start + _PIECE)
+        mine, other = strength.take(a[here]), strength.take(b[here])
+        both = mine + other
+        mine *= other
+        both *= both
+        mine /= both
+        np.multiply(mine, total[here], out=weight[here])
+    return weight
+
+
+def _drops(
+    edges: Responses, potential: Float64[np.ndarray, " items"]
+) -> Float64[np.ndarray, " edges"]:
+    """Return the difference of potentials across each observed pair, times its response."""
+    found = np.empty_like(edges.respond)
+    for start in range(0, len(found), _PIECE):
+        here = slice(start, start + _PIECE)
+        drop = potential.take(edges.item_a[here])
+        drop -= potential.take(edges.item_b[here])
+        np.multiply(drop, edges.respond[here], out=found[here])
+    return found
 
 
 def one_response(fit: FitResult, first: int, second: int) -> Float64[np.ndarray, " edges"] | None:
@@ -71,10 +93,7 @@ def one_response(fit: FitResult, first: int, second: int) -> Float64[np.ndarray,
         scaled = residual / diagonal
         before, weight = weight, float(residual @ scaled)
         if weight <= goal:
-            drop = solution.take(edges.item_a)
-            drop -= solution.take(edges.item_b)
-            drop *= edges.respond
-            return drop
+            return _drops(edges, solution)
         direction = scaled + (weight / before) * direction
     return None
 
