@@ -9,7 +9,7 @@ from jaxpref.data import Comparisons
 from jaxpref.fit import fit_pairwise
 from jaxpref.fit.careful import fit_carefully
 from jaxpref.fit.design import build_design
-from jaxpref.fit.inexact import fit_fast
+from jaxpref.fit.inexact import fit_fast, refit_matrix
 from jaxpref.fit.layout import Segments, Square, Triangle
 from jaxpref.fit.linear import ItemGraph
 from jaxpref.links import logistic
@@ -70,6 +70,24 @@ def test_fast_and_careful_agree_to_the_promise(size, pairs, ridge):
     assert other.status == "converged"
 
 
+@pytest.mark.parametrize(("size", "pairs"), [(30, 100), (100, 5000), (400, 60_000)])
+def test_a_refit_from_close_by_agrees(size, pairs):
+    data = random_data(size, size, pairs)
+    one = fast(data)
+    assert one is not None
+    start = one.scores + np.random.default_rng(0).normal(0, 0.1, size) + 3.0
+    again = refit_matrix(data.counts_matrix(), start, tolerance=1e-10, max_steps=25)
+    assert again is not None
+    np.testing.assert_allclose(again, one.scores, rtol=0, atol=1e-9)
+
+
+def test_a_refit_that_will_not_do_is_left_to_others():
+    path = np.zeros((200, 200))
+    k = np.arange(199)
+    path[k, k + 1], path[k + 1, k] = 1e6, 1.0
+    assert refit_matrix(path, np.zeros(200), tolerance=1e-10, max_steps=25) is None
+
+
 @pytest.mark.parametrize("layout", [Square, Triangle, Segments])
 def test_layouts_hold_the_same_sums(layout):
     data = random_data(1, 50, 600)
@@ -83,6 +101,8 @@ def test_layouts_hold_the_same_sums(layout):
     links = counts * chance * chance.T
     held = layout(pairs.item_a.astype(np.int64), pairs.item_b.astype(np.int64), total, 50)
     np.testing.assert_allclose(held.totals(), counts.sum(axis=1))
+    won = np.bincount(pairs.item_a, pairs.wins_a, 50) + np.bincount(pairs.item_b, pairs.wins_b, 50)
+    np.testing.assert_allclose(held.wins(pairs.wins_a, pairs.wins_b), won, rtol=tol.EXACT)
     found, vector = held.expect(strength), np.arange(50.0)
     np.testing.assert_allclose(found.wins, (counts * chance).sum(axis=1), rtol=tol.EXACT)
     np.testing.assert_allclose(found.diagonal, links.sum(axis=1), rtol=1e-9)

@@ -18,6 +18,7 @@ from ..links import Link, logistic
 from ._host import float64, generator, item_bucket
 from .bootstrap_draws import draw_rankings, draw_wins
 from .bootstrap_effects import Batch, design_fits
+from .inexact import refit_matrix
 from .intervals import PAIR_TIES, Interval, intervals_of_ranks, tie_of
 from .joint import Fit, JointCovariance
 from .likelihood import predict
@@ -32,6 +33,7 @@ from .result import ORDERS, SIDES, FitResult, Order
 METHODS = ("nonparametric", "parametric", "rater")
 MOST_ITEMS = 1024
 _BATCH_ENTRIES = 60_000
+_QUICK_TOLERANCE = 1e-9
 TOLERANCE = 2e-5
 """Nats. The last Newton step is still taken, so what is left is of the order of its square."""
 
@@ -288,26 +290,43 @@ def _pair_fits(
     size = fit.num_items
     if size > MOST_ITEMS:
         raise InputError(f"fit: expected at most {MOST_ITEMS:,} items to bootstrap; got {size:,}")
-    padded = item_bucket(size)
-    most = max(1, min(count, _BATCH_ENTRIES // padded**2))
+    most = max(1, min(count, _BATCH_ENTRIES // item_bucket(size) ** 2))
     draws = draw_wins(fit, data, random, count, method)
     spine = spanning_wins(fit)
     for first in range(0, count, most):
-        wins = np.zeros((most, padded, padded))
-        kept = 0
         this = min(most, count - first)
-        for _ in range(this):
-            drawn = next(draws)
-            if ridge > 0 or (drawn[spine] > 0).all() or connected(drawn):
-                wins[kept, :size, :size] = drawn
-                kept += 1
-        wins[kept:, :size, :size] = wins[0, :size, :size]  # repeats, to keep the batch's shape
-        scores, outcome = (
-            _fit_batch(wins, fit, ridge) if kept else (np.zeros((0, size)), np.ones(0))
-        )
-        good = outcome[:kept] == CONVERGED
-        none = np.zeros((int(np.sum(good)), 0))
-        yield Batch(scores[:kept, :size][good], none, this - kept, int(np.sum(~good)))
+        kept = [
+            drawn
+            for drawn in (next(draws) for _ in range(this))
+            if ridge > 0 or (drawn[spine] > 0).all() or connected(drawn)
+        ]
+        scores = _refit(kept, fit, ridge, most)
+        yield Batch(scores, np.zeros((len(scores), 0)), this - len(kept), len(kept) - len(scores))
+
+
+def _refit(
+    drawn: list[np.ndarray], fit: FitResult, ridge: float, most: int
+) -> Float64[np.ndarray, "finished items"]:
+    """Return the scores of those resamples whose search converged.
+
+    Plain Bradley-Terry resamples are fitted one by one without compiling anything; what that will
+    not take goes through a compiled batch of `most`.
+    """
+    size = fit.num_items
+    found: list[np.ndarray | None] = [None] * len(drawn)
+    if fit.link.name == "logistic" and ridge == 0:
+        limits = {"tolerance": _QUICK_TOLERANCE, "max_steps": 25}
+        found = [refit_matrix(wins, fit.scores, **limits) for wins in drawn]
+    left = [k for k, scores in enumerate(found) if scores is None]
+    if left:
+        padded = item_bucket(size)
+        wins = np.zeros((most, padded, padded))
+        wins[:, :size, :size] = drawn[left[0]]  # repeats, to keep the batch's shape
+        wins[: len(left), :size, :size] = [drawn[k] for k in left]
+        scores, outcome = _fit_batch(wins, fit, ridge)
+        for k, row, ended in zip(left, scores, outcome, strict=False):
+            found[k] = row[:size] if ended == CONVERGED else None
+    return np.array([scores for scores in found if scores is not None]).reshape(-1, size)
 
 
 def connected(wins: np.ndarray) -> bool:

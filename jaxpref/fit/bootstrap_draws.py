@@ -58,7 +58,7 @@ def multinomials(
     if whole and total <= _DRAWS_PER_CELL * cells.size:
         row = np.repeat(np.arange(cells.size), cells.astype(np.int64)).astype(np.int32)
         for _ in range(count):
-            chosen = row[_rows_with_replacement(total, random)]
+            chosen = row.take(_rows_with_replacement(total, random))
             yield np.bincount(chosen, minlength=cells.size).astype(np.float64)
         return
     share = cells / cells.sum()
@@ -72,7 +72,10 @@ def _rows_with_replacement(total: int, random: np.random.Generator) -> np.ndarra
     The high half of 32 random bits times the number of rows: twice as fast as ``integers``.
     """
     bits = random.bit_generator.random_raw((total + 1) // 2).view(np.uint32)[:total]
-    return (bits.astype(np.uint64) * np.uint64(total)) >> np.uint64(32)
+    place = bits.astype(np.uint64)
+    place *= np.uint64(total)
+    place >>= np.uint64(32)
+    return place.view(np.int64)
 
 
 def _parametric(fit: FitResult, random: np.random.Generator, count: int) -> Iterator[np.ndarray]:

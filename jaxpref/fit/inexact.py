@@ -42,6 +42,12 @@ class _Point(NamedTuple):
     expected: Float64[np.ndarray, " items"]
 
 
+class _Found(NamedTuple):
+    point: _Point
+    size: float
+    steps: int
+
+
 def fit_fast(
     item_a: np.ndarray,
     item_b: np.ndarray,
@@ -82,7 +88,50 @@ def fit_fast(
     total = wins_a + wins_b
     layout = choose_layout(item_a, item_b, total, num_items)
     wins = layout.wins(wins_a, wins_b)
-    point = _look(layout, wins, _first_guess(wins, layout.totals(), ridge), ridge)
+    start = _first_guess(wins, layout.totals(), ridge)
+    found = _search(layout, wins, start, ridge, tolerance, max_steps)
+    if found is None:
+        return None
+    value = _log_likelihood(item_a, item_b, total, wins, found.point.scores)
+    gradient = float(np.abs(found.point.gradient).max())
+    return FastFit(found.point.scores, value, gradient, found.size, found.steps)
+
+
+def refit_matrix(
+    wins: Float64[np.ndarray, "items items"],
+    start: Float64[np.ndarray, " items"],
+    *,
+    tolerance: float,
+    max_steps: int,
+) -> Float64[np.ndarray, " items"] | None:
+    """Return the scores that fit a matrix of wins, row over column, from scores that are close.
+
+    None where :func:`fit_fast` would return None. Every item can be reached from every other along
+    wins, or there is no maximum to find.
+
+    >>> import numpy as np
+    >>> wins = np.array([[0.0, 3.0], [1.0, 0.0]])
+    >>> refit_matrix(wins, np.zeros(2), tolerance=1e-10, max_steps=50)  # log 3 apart
+    array([ 0.54930614, -0.54930614])
+    """
+    size = len(start)
+    total = np.triu(wins + wins.T, 1)
+    item_a, item_b = np.nonzero(total)
+    layout = choose_layout(item_a, item_b, total[item_a, item_b], size)
+    found = _search(layout, wins.sum(axis=1), _centred(start), 0.0, tolerance, max_steps)
+    return None if found is None else found.point.scores
+
+
+def _search(
+    layout: Layout,
+    wins: Float64[np.ndarray, " items"],
+    start: Float64[np.ndarray, " items"],
+    ridge: float,
+    tolerance: float,
+    max_steps: int,
+) -> _Found | None:
+    """Return where no further step is worth taking, None where that is not found."""
+    point = _look(layout, wins, start, ridge)
     size = 1.0
     for step in range(min(max_steps, _MOST_STEPS)):
         if not point.diagonal.min() > 0:
@@ -93,10 +142,7 @@ def fit_fast(
         size = float(np.abs(direction).max())
         limit = tolerance * max(1.0, float(np.abs(point.scores).max()))
         if size <= limit:
-            if _rounding(wins, point) > limit:
-                return None
-            value = _log_likelihood(item_a, item_b, total, wins, point.scores)
-            return FastFit(point.scores, value, float(np.abs(point.gradient).max()), size, step)
+            return None if _rounding(wins, point) > limit else _Found(point, size, step)
         point = _advance(layout, wins, point, direction, ridge)
         if point is None:
             return None
