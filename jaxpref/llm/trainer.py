@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from .._checks import (
     check_positive,
 )
 from .batches import SCHEDULES, Plan, learning_rates, plan_batches
+from .decoder import LanguageModel
 from .losses import LossSettings
 from .metrics import MetricsLog, read_metrics
 from .reference import digest, reference_logps
@@ -42,9 +43,6 @@ from .training import (
     init_state,
     sft_step,
 )
-
-if TYPE_CHECKING:
-    from .decoder import LanguageModel
 
 Progress = Callable[[int, int], None]
 STEPS_PER_CALL = 8
@@ -117,7 +115,7 @@ class TrainOptions:
         check_positive("beta", self.beta)
         check_positive("learning_rate", self.learning_rate)
         check_between(
-            "label_smoothing", self.label_smoothing, 0, 0.4999999, what="a number in [0, 0.5)"
+            "label_smoothing", self.label_smoothing, 0.0, 0.4999999, what="a number in [0, 0.5)"
         )
         check_option("schedule", self.schedule, SCHEDULES)
         check_count("batch_size", self.batch_size)
