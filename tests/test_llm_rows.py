@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,12 @@ RECORDS = [
 
 
 def model_of(config, dtype="float64"):
-    return initial_model(decoder_config(config), jax.random.key(3), dtype=dtype)
+    return _model(json.dumps(config), dtype)
+
+
+@cache
+def _model(config, dtype):
+    return initial_model(decoder_config(json.loads(config)), jax.random.key(3), dtype=dtype)
 
 
 def separate_logps(model, records):
@@ -121,6 +127,7 @@ def test_width_chunks_and_more_padding_change_nothing():
     ] + [[True] * 2]
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_separate_sequences_and_of_forward_mode():
     model = model_of(LLAMA)
     rows = pack_rows(RECORDS, max_length=16).rows
