@@ -304,7 +304,7 @@ def test_demo_tells_a_story_and_leaves_its_results(capsys, tmp_path):
     assert "67% to 50%" in " ".join(out.split())
     assert str(folder.resolve()) in out.replace("\n", "")
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["before-after.png", "demo.json", "demo.md", "plane.png"]
+    assert names == ["before-after.png", "demo.json", "demo.md", "journals.html", "plane.png"]
     content = json.loads((folder / "demo.json").read_text())
     assert set(content["data_sets"]) == {
         "example1", "journals", "journals_path", "baseball", "baseball_path",

@@ -54,6 +54,7 @@ def demo(
     files = [
         write_text(folder / "demo.md", _markdown(paragraphs, cases, votes, figures)),
         write_json(folder / "demo.json", content),
+        _page(folder, cases["journals_path"], votes["journals_path"]),
         *figures,
     ]
     if json:
@@ -194,6 +195,17 @@ def _content(
     }
 
 
+def _page(folder: Path, case: Case, votes: list[OneVote]) -> Path:
+    """Write the audit of the journals as one page."""
+    from ..data import bundled_citation
+    from ..report.html import write_html
+
+    facts = {"Data": bundled_citation("journals_path")}
+    title = f"Audit: {LABELS['journals_path']}"
+    path = folder / "journals.html"
+    return write_html(path, case.fit, case.report, title=title, votes=votes, facts=facts)
+
+
 def _draw(folder: Path, cases: dict[str, Case], changes: dict[str, list[Change]]) -> list[Path]:
     """Draw both figures, or none where matplotlib is not installed."""
     from ..report import figures
@@ -266,7 +278,7 @@ def _print(
     _terminal.show(table._replace(title=LABELS[name]))
     _terminal.say(rest[-1])
     _terminal.say("")
-    if len(files) < 4:
+    if len(files) < 5:
         _terminal.say("No figures: pip install 'jaxpref[report]' for them.")
     _terminal.say(f"Results in {files[0].parent.resolve()}:")
     for path in files:

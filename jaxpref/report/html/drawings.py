@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 from .elements import Content, Markup, tag
 
+Real = float | int
+
 
 class Mark(NamedTuple):
     """An entry of a legend: a small drawing, and what it stands for."""
 
-    drawing: Markup
+    drawing: Content
     text: str
 
 
-def drawing(width: float, height: float, *contents: Content, label: str, class_: str) -> Markup:
+def drawing(width: Real, height: Real, *contents: Content, label: str, class_: str) -> Markup:
     """Return an SVG that takes the width there is."""
     return tag(
         "svg",
@@ -54,12 +56,12 @@ def asked(name: str, tip: str, *contents: Content, **attributes: object) -> Mark
     return tag(name, *contents, data_tip=tip, role="img", aria_label=tip, **attributes)
 
 
-def text(x: float, y: float, *contents: Content, class_: str = "", **attributes: object) -> Markup:
+def text(x: Real, y: Real, *contents: Content, class_: str = "", **attributes: object) -> Markup:
     """Return text in a drawing."""
     return tag("text", *contents, x=f"{x:.1f}", y=f"{y:.1f}", class_=class_ or None, **attributes)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+def line(x1: Real, y1: Real, x2: Real, y2: Real, class_: str) -> Markup:
     """Return a line in a drawing."""
     ends = dict(zip(("x1", "y1", "x2", "y2"), (f"{v:.1f}" for v in (x1, y1, x2, y2)), strict=True))
     return tag("line", class_=class_, **ends)

@@ -10,7 +10,7 @@ from ...audit import AuditRow
 from ..one_vote import OneVote
 from ..tables import wins_of
 from . import values
-from .elements import Markup, item, join, sentence, tag
+from .elements import Markup, item, join, tag
 from .frame import Context, Section, paragraph
 from .grids import Cell, Heading, grid, name_cell, number_cell, pair_cell
 from .network import network_figure
@@ -32,7 +32,11 @@ def predictions(context: Context) -> Section | None:
     unseen, every = context.report.top, context.found("fragile") or ()
     if not unseen and not every:
         return None
-    parts = [paragraph(sentence(context.report.regime.sentence))]
+    said = (
+        "A prediction hangs by a thread where a small change of one observed share moves it by "
+        "much: sensitivity above 1. Each row names the compared pair that it rests on most."
+    )
+    parts = [paragraph(said)]
     if unseen:
         parts.append(_unseen(unseen, context.votes))
     if any(pair.comparisons > 0 for pair in every):

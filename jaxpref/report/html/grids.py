@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     """What a cell shows, and what it is sorted by: a number, or text."""
 
     content: Content
-    key: float | str
+    key: float | int | str
 
 
 def name_cell(name: str) -> Cell:
@@ -41,7 +41,7 @@ def pair_cell(item_a: str, item_b: str, joint: str = "over") -> Cell:
     return Cell(content, f"{visible(item_a)} {visible(item_b)}")
 
 
-def number_cell(text: str, value: float | None) -> Cell:
+def number_cell(text: str, value: float | int | None) -> Cell:
     """Return a cell with a number as it is shown, sorted by its value."""
     return Cell(text, -math.inf if value is None or math.isnan(value) else float(value))
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+Real = float | int
+
 _ROUNDS = 120
 _SPREADS = 60
 
@@ -22,9 +24,9 @@ def place_items(
     adjacent: Bool[np.ndarray, "items items"],
     weight: Float[np.ndarray, " items"],
     *,
-    width: float,
-    height: float,
-    apart: float,
+    width: Real,
+    height: Real,
+    apart: Real,
 ) -> Float[np.ndarray, "items 2"]:
     """Return a place for each item within a box.
 
@@ -104,7 +106,7 @@ def _turn(places: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return turned * sign
 
 
-def _fit_box(places: np.ndarray, width: float, height: float) -> np.ndarray:
+def _fit_box(places: np.ndarray, width: Real, height: Real) -> np.ndarray:
     """Return the places stretched into the box, by at most twice as much one way as the other."""
     span = np.ptp(places, axis=0)
     scale = np.divide([width, height], span, out=np.full(2, np.inf), where=span > 1e-9)
@@ -114,7 +116,7 @@ def _fit_box(places: np.ndarray, width: float, height: float) -> np.ndarray:
     return (places - middle) * scale + np.array([width, height]) / 2
 
 
-def _spread(places: np.ndarray, width: float, height: float, apart: float) -> np.ndarray:
+def _spread(places: np.ndarray, width: Real, height: Real, apart: Real) -> np.ndarray:
     """Return the places with those that are too near pushed apart, within the box."""
     for _ in range(_SPREADS):
         gap = places[:, None] - places[None, :]

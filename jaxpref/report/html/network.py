@@ -157,7 +157,7 @@ def _plain_edges(net: Net) -> Markup:
     path = "".join(
         f"M{p[a, 0]:.0f} {p[a, 1]:.0f}L{p[b, 0]:.0f} {p[b, 1]:.0f}" for a, b in net.plain
     )
-    strength = float(np.clip(14 / np.sqrt(max(len(net.plain), 1)), 0.16, 0.7))
+    strength = float(np.clip(9 / np.sqrt(max(len(net.plain), 1)), 0.14, 0.8))
     return tag("path", d=path, class_="edges", style=f"opacity:{strength:.2f}")
 
 
@@ -252,7 +252,8 @@ def _covered(box: Box, points: np.ndarray) -> int:
 
 
 def _overlap(one: Box, two: Box) -> bool:
-    return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
+    across = one[0] < two[2] and two[0] < one[2]
+    return bool(across and one[1] < two[3] and two[1] < one[3])
 
 
 def _marks(net: Net) -> list[Mark]:

@@ -23,11 +23,14 @@ def summary(context: Context) -> Section:
     """Return what was found, most important first."""
     report = context.report
     vote = context.votes[0] if context.votes else None
-    said = [words.headline(report, vote), words.advice(report)]
+    said = " ".join(filter(None, (words.headline(report, vote), words.advice(report))))
     lines = list(context.found("summary") or [report.regime.sentence])
+    if (report.regime.largest_sensitivity or 0.0) <= 1 and context.found("flips"):
+        # No single pair carries a prediction: how few comparisons flip it says more.
+        said, lines = " ".join(lines[:2]), [*lines[2:4], said, *lines[4:]]
     content = join(
         _tiles(context),
-        paragraph(sentence(" ".join(filter(None, said))), class_="lead"),
+        paragraph(sentence(said), class_="lead"),
         tag("ul", [tag("li", sentence(line)) for line in lines], class_="findings"),
     )
     return Section("summary", "Summary", "In short", content)

@@ -68,7 +68,7 @@ def audit_page(
     >>> from jaxpref.fit import fit_pairwise
     >>> fit = fit_pairwise(load_bundled("example1"))
     >>> page = audit_page(fit, audit(fit), title="Example 1")
-    >>> page[:15], "http" in page
+    >>> page[:15], "://" in page
     ('<!doctype html>', False)
     """
     context = Context(fit, report, visible(title), tuple(votes), dict(facts or {}))

@@ -42,6 +42,7 @@ def plane_figure(fit: FitResult, report: AuditReport) -> Markup | None:
     if not places:
         return None
     levels = report.triples.thresholds
+    radius = 5 if len(places) <= 40 else 3.5
     u, down = np.linspace(-LIMIT, LIMIT, ROWS), np.linspace(0, LIMIT, 2001)
     with float64():
         field = _field(fit.link, jnp.asarray(u), jnp.asarray(down))
@@ -56,7 +57,7 @@ def plane_figure(fit: FitResult, report: AuditReport) -> Markup | None:
         _axes(),
         labels,
         _dots(others),
-        tag("g", [_point(place) for place in reversed(places)], class_="points"),
+        tag("g", [_point(place, radius) for place in reversed(places)], class_="points"),
         label="Plane of two observed preferences with the triples of the data",
         class_="plane",
     )
@@ -159,7 +160,7 @@ def region_path(u: np.ndarray, above: np.ndarray) -> str:
 def _spans(u: np.ndarray, values: np.ndarray) -> list[tuple[float, float]]:
     """Return the stretches where values are above 0, their ends interpolated."""
     inside = np.concatenate([[False], values > 0, [False]])
-    change = np.flatnonzero(inside[1:] != inside[:-1])
+    change = np.flatnonzero(inside[1:] != inside[:-1]).tolist()
     return [
         (_crossing(u, values, start - 1), _crossing(u, values, end - 1))
         for start, end in zip(change[::2], change[1::2], strict=True)
@@ -227,8 +228,8 @@ def _dots(others: np.ndarray) -> Markup | None:
     return tag("path", d="".join(f"M{x} {y}h0" for x, y in sorted(spots)), class_="dots")
 
 
-def _point(place: Place) -> Markup:
-    return asked("circle", place.tip, cx=f"{_x(place.x):.1f}", cy=f"{_y(place.y):.1f}", r=5,
+def _point(place: Place, radius: float | int) -> Markup:
+    return asked("circle", place.tip, cx=f"{_x(place.x):.1f}", cy=f"{_y(place.y):.1f}", r=radius,
                  class_="point")  # fmt: skip
 
 

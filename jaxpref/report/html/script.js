@@ -117,11 +117,15 @@
 
   const shapeOf = (event) => event.target.closest && event.target.closest("[data-tip]");
 
+  const focused = () => document.querySelector("[data-tip]:focus-visible");
+  let pointer = null;
+
   document.addEventListener("pointermove", (event) => {
     if (event.pointerType === "touch") return;
+    pointer = [event.clientX, event.clientY];
     const shape = shapeOf(event);
-    if (shape) show(shape, event.clientX, event.clientY);
-    else if (!document.activeElement || !document.activeElement.matches("[data-tip]:focus-visible")) hide();
+    if (shape) show(shape, ...pointer);
+    else if (!focused()) hide();
   });
   document.addEventListener("click", (event) => {
     const shape = shapeOf(event);
@@ -132,7 +136,14 @@
     if (event.target.matches("[data-tip]:focus-visible")) showBeside(event.target);
     else hide();
   });
-  document.addEventListener("scroll", hide, { passive: true });
+  document.addEventListener("scroll", () => {
+    if (tip.hidden) return;
+    const under = pointer && document.elementFromPoint(...pointer);
+    const shape = under && under.closest("[data-tip]");
+    if (shape) show(shape, ...pointer);
+    else if (focused()) showBeside(focused());
+    else hide();
+  }, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   // Each group of shapes is one stop of the Tab key; arrows go from shape to shape.

@@ -9,7 +9,7 @@ from .. import numbers
 MINUS = "\u2212"
 
 
-def chance(p: float | None) -> str:
+def chance(p: float | int | None) -> str:
     """Return a probability: a percentage, or its distance from 0 or 1 where that is tiny.
 
     Examples
@@ -47,7 +47,7 @@ def interval(low: float, high: float) -> str:
     return f"{chance(low)} to {chance(high)}"
 
 
-def observed(wins: float, total: float) -> str:
+def observed(wins: float | int, total: float | int) -> str:
     """Return a count of wins: here 0% and 100% are facts.
 
     >>> observed(37.5, 52), observed(3, 3)
@@ -56,12 +56,12 @@ def observed(wins: float, total: float) -> str:
     return f"{numbers.amount(_tidy(wins))} of {numbers.amount(_tidy(total))}"
 
 
-def _tidy(value: float) -> float:
+def _tidy(value: float | int) -> float | int:
     """Return a count without the rounding error of having been a fraction."""
     return round(2 * value) / 2 if abs(2 * value - round(2 * value)) < 1e-6 else value
 
 
-def count(value: float | None) -> str:
+def count(value: float | int | None) -> str:
     """Return a count, or a dash.
 
     >>> count(4300.0), count(None)
@@ -70,7 +70,7 @@ def count(value: float | None) -> str:
     return "–" if value is None else numbers.amount(_tidy(value))
 
 
-def signed(value: float, decimals: int = 2) -> str:
+def signed(value: float | int, decimals: int = 2) -> str:
     """Return a number with its sign.
 
     >>> signed(-0.5), signed(1.234)
@@ -79,7 +79,7 @@ def signed(value: float, decimals: int = 2) -> str:
     return f"{value:+.{decimals}f}".replace("-", MINUS)
 
 
-def plain(value: float | None, digits: int = 3) -> str:
+def plain(value: float | int | None, digits: int = 3) -> str:
     """Return a number with a few significant digits, or a dash.
 
     >>> plain(22.3703), plain(None)
@@ -100,7 +100,7 @@ def p_value(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def share(value: float | None) -> str:
+def share(value: float | int | None) -> str:
     """Return a share of things counted, as a percentage.
 
     >>> share(0.0004), share(0.5), share(1.0)
