@@ -118,8 +118,20 @@ def _score(
 def _compare(fit: FitResult, other: _Other, k: int) -> LinkRow:
     scores = other.scores
     if scores is None:
-        nothing = (None,) * 9
-        return LinkRow(other.link.name, other.status, *nothing, ())
+        return LinkRow(
+            link=other.link.name,
+            status=other.status,
+            log_likelihood=None,
+            winner=None,
+            same_winner=None,
+            same_top_k=None,
+            kendall_tau=None,
+            num_reversed=None,
+            largest_change=None,
+            item_a=None,
+            item_b=None,
+            reversals=(),
+        )
     a, b = np.triu_indices(fit.num_items, 1)
     before, after = fit.scores[a] - fit.scores[b], scores[a] - scores[b]
     reversed_ = np.flatnonzero(np.sign(before) * np.sign(after) < 0)

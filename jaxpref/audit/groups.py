@@ -20,7 +20,7 @@ from ..fit.result import FitResult
 from .engine import Counts, Engine, Point, counts_of
 from .moves import LEAST_SHARE
 from .pairs import Progress
-from .records import EdgeLeverage, Group, Groups
+from .records import EdgeLeverage, Group, Groups, no_fit_without
 
 
 class _Left(NamedTuple):
@@ -167,8 +167,7 @@ class LeaveOut:
         before = self.fit.scores[left.keep]
         scores = engine.refit(left.counts, before - before.mean())
         if scores is None:
-            nothing = (None,) * 6
-            return Group(kind, left.name, left.comparisons, "no_fit", *nothing, (), (), None)
+            return no_fit_without(kind, left.name, left.comparisons)
         step = self._one_step(engine, left.counts, before)
         old, new = _chances(self.fit, before), _chances(self.fit, scores)
         a, b = _largest_change(old, new)

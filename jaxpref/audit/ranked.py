@@ -34,7 +34,16 @@ from ..links import logistic
 from .flips import REVERSED, Found
 from .moves import fewest, fill
 from .pairs import NORMAL_95, Progress
-from .records import Flip, Group, Groups, RankedPair, RankingInfluence, RankingMove, plain
+from .records import (
+    Flip,
+    Group,
+    Groups,
+    RankedPair,
+    RankingInfluence,
+    RankingMove,
+    no_fit_without,
+    plain,
+)
 from .summary import about_groups, describe_flip
 
 NEIGHBOURS, _ROUNDS, _RIVALS, _SHOWN = 5, 5, 3, 8
@@ -315,7 +324,7 @@ class Influences:
             taken, again = self._drop(order, available, fewer)
             if taken is not None and again is not None:
                 best, _ = _better(best, taken, again, ahead, behind)
-            if best.count > fewer:
+            if best is None or best.count > fewer:
                 break
         found = best or Found(status, None, np.inf, None, None)
         return found._replace(first_order=first_order)
@@ -447,7 +456,7 @@ def _raters(work: Influences, k: int, top: int, progress: Progress | None) -> tu
 
 def _group(fit: RankingFit, again: RankingFit | None, name: str, weight: float, k: int) -> Group:
     if again is None:
-        return Group("rater", (name,), weight, "no_fit", *(None,) * 6, (), (), None)
+        return no_fit_without("rater", (name,), weight)
     old, new = (each.scores[:, None] - each.scores for each in (fit, again))
     before, after = (predict(logistic, at.ravel()).probability for at in (old, new))
     where = int(np.argmax(after - before))

@@ -163,6 +163,25 @@ class Group(NamedTuple):
     largest_rank_change: int | None
 
 
+def no_fit_without(kind: str, name: tuple[str, ...], comparisons: float) -> Group:
+    """Return the record of a group without which there is no finite fit."""
+    return Group(
+        kind=kind,
+        name=name,
+        comparisons=comparisons,
+        status="no_fit",
+        item_a=None,
+        item_b=None,
+        before=None,
+        after=None,
+        predicted_after=None,
+        winner=None,
+        top_k_entered=(),
+        top_k_left=(),
+        largest_rank_change=None,
+    )
+
+
 class Groups(NamedTuple):
     """Groups left out one at a time, those that move a prediction most first.
 
