@@ -101,3 +101,18 @@ def test_bad_input_ends_in_one_message(arguments, said, capsys):
 def test_an_unknown_rater_comes_with_the_closest(capsys, votes):
     err = refused(capsys, votes, "--ties", "half", "--without", "ratr2")
     assert "closest: 'rater2'" in err
+
+
+def test_rankings_are_audited(capsys, tmp_path):
+    path = tmp_path / "votes.jsonl"
+    lists = [["x", "y", "z"]] * 6 + [["y", "z", "x"]] * 3 + [["z", "x", "y"]] * 3
+    path.write_text("\n".join(map(json.dumps, lists)) + "\n", encoding="utf-8")
+    content = json.loads(run(capsys, str(path), "--rankings", "--json"))
+    flips = content["audit"]["flips"]
+    assert {flip["question"] for flip in flips} == {"winner", "pair"}
+    assert all(flip["status"] == "confirmed" for flip in flips)
+    out = " ".join(run(capsys, str(path), "--rankings").split())
+    assert "How little would flip it" in out and "The rankings that move most" in out
+    assert "which are for comparisons" in refused(
+        capsys, str(path), "--rankings", "--out", str(tmp_path / "found.md")
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -363,6 +364,8 @@ def _same_data(fit: FitResult, comparisons: Comparisons | None) -> Comparisons |
         raise InputError(
             f"comparisons: expected the Comparisons fitted; got {type(comparisons).__name__}"
         )
+    if fit.ties == "drop":
+        comparisons = replace(comparisons, ties=np.zeros(len(comparisons.ties)))
     own = comparisons.with_ties_as_half_wins().pairs()
     pairs = fit.pairs
     same = comparisons.items == fit.items and all(

@@ -8,7 +8,7 @@ from ..report.numbers import amount, percent, significant
 from ..report.tables import Column, Table
 
 if TYPE_CHECKING:
-    from ..audit import AuditReport
+    from ..audit import AuditReport, RankingAudit
     from ..audit.records import Collecting, Flip, Groups, Links, Move, Multiplicity, RankingMove
 
 _MOVES_SHOWN, _BUDGETS = 3, ("drop", "add", "change")
@@ -25,6 +25,28 @@ def finding_tables(report: AuditReport, top: int) -> list[Table]:
         found.append(_ranges(report.multiplicity))
     if report.links is not None:
         found.append(_links(report.links))
+    return [table for table in found if table.rows]
+
+
+def ranking_tables(report: RankingAudit, top: int) -> list[Table]:
+    """Return the tables of an audit of rankings that have rows, at most `top` rows each."""
+    columns = (
+        Column("ranking", fold=True),
+        Column("moves most", fold=True),
+        Column("chance", "right"),
+        Column("without it", "right"),
+    )
+    rows = tuple(
+        (
+            row.text,
+            f"{row.item_a} over {row.item_b}",
+            percent(row.probability),
+            "no fit left" if row.after is None else percent(row.after),
+        )
+        for row in report.influences[:top]
+    )
+    found = [_flips(report.flips), Table("The rankings that move most", columns, rows)]
+    found += [_groups(each, top) for each in report.groups]
     return [table for table in found if table.rows]
 
 

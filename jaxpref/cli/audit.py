@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from . import _terminal
-from ._options import FileArgument, Fitted, Fitting, JsonOption, Reading, fit_file, grouped
+from ._modelling import RankingReading
+from ._options import (
+    FileArgument,
+    Fitted,
+    Fitting,
+    JsonOption,
+    Reading,
+    fit_file,
+    grouped,
+    use_float64,
+)
 
 if TYPE_CHECKING:
     from ..audit import AuditReport
@@ -38,6 +48,7 @@ class Targets(NamedTuple):
 def audit(
     file: FileArgument,
     reading: Reading,
+    ranked: RankingReading,
     fitting: Fitting,
     top: Annotated[int, typer.Option(help="Fragile predictions to describe.", min=0)] = 10,
     threshold: Annotated[
@@ -163,6 +174,10 @@ def audit(
         options["budgets"] = _budgets(budget)
     if pair is not None:
         options["flip_pairs"] = [pair]
+    ranked.check(reading)
+    if ranked.rankings:
+        _audit_rankings(file, reading, ranked, fitting, options, targets, json)
+        return
     fitted = fit_file(file, reading, fitting)
     report = run_audit(fitted, options)
     votes = run_votes(fitted, report)
@@ -186,6 +201,46 @@ def _levels(threshold: list[float] | None) -> tuple[float, ...]:
     from ..audit.triples import check_thresholds
 
     return check_thresholds(threshold or THRESHOLDS)
+
+
+def _audit_rankings(
+    file: Path,
+    reading: Reading,
+    ranked: RankingReading,
+    fitting: Fitting,
+    options: dict[str, Any],
+    targets: Targets,
+    json: bool,
+) -> None:
+    """Fit a file of rankings and audit it: on the terminal, or as JSON."""
+    from .._checks import InputError
+    from ..audit import audit as audit_fit
+    from ..fit import fit_rankings
+    from ._audit_tables import ranking_tables
+
+    if any(targets):
+        raise InputError(
+            "--rankings: expected no --out, --plot, --report or --markdown, which are for "
+            "comparisons; --json prints everything there is"
+        )
+    use_float64()
+    fitting.check()
+    chosen = fitting.choose(ranked.read(file, reading))
+    with _terminal.working(f"Fitting {chosen.num_items:,} items"):
+        fit = fit_rankings(chosen, ridge=fitting.ridge, max_steps=fitting.max_steps)
+    wanted = {
+        name: options[name]
+        for name in ("top", "k", "flips", "groups", "limit", "flip_pairs")
+        if name in options
+    }
+    with _terminal.progress("Auditing") as move:
+        report = audit_fit(fit, progress=move, **wanted)
+    if json:
+        _terminal.show_json({"command": "audit", "fit": fit.to_dict(), "audit": report.to_dict()})
+        return
+    for sentence in report.summary:
+        _terminal.say(f"* {sentence}")
+    _terminal.show(*ranking_tables(report, _SHOWN))
 
 
 def _limit(limit: float | None) -> float | None:
