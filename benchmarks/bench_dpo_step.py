@@ -285,8 +285,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=("real", "hidden128"))
     parser.add_argument("--micro-batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
-    rounds = 2 if arguments.quick else 12
+    rounds = 2 if arguments.quick else arguments.rounds
     results = []
     with tempfile.TemporaryDirectory() as temporary:
         cases = {"real": ("stories260K", arguments.model)}
