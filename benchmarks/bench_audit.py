@@ -112,7 +112,7 @@ def many_votes(items: int, count: int, seed: int = 1) -> jp.Comparisons:
 def all_pairs(sizes: Sizes) -> dict[str, Any]:
     """Return the largest sensitivity of all pairs, against choix's finite differences."""
     fit = jp.fit_pairwise(sparse_data(sizes.items, sizes.edges))
-    first, _ = seconds(lambda: scan_pairs(fit, 2**13, None))
+    first, table = seconds(lambda: scan_pairs(fit, 2**13, None))
     peer = FiniteDifferences(fit)
     ours, theirs, ratios = [], [], []
     chosen = np.random.default_rng(0).choice(sizes.edges, sizes.differences, replace=False)
@@ -182,7 +182,7 @@ def large(sizes: Sizes) -> dict[str, Any]:
     data = many_votes(sizes.large, sizes.comparisons)
     fit = jp.fit_pairwise(data)
     names = fit.items[3], fit.items[sizes.large // 2]
-    first, _ = seconds(lambda: jp.network_sensitivity(fit, *names))
+    first, row = seconds(lambda: jp.network_sensitivity(fit, *names))
     one, refit, ratios = [], [], []
     for _ in range(3 * sizes.rounds):
         mine, row = seconds(lambda: jp.network_sensitivity(fit, *names))
@@ -296,18 +296,20 @@ def flips(sizes: Sizes) -> dict[str, Any]:
     neighbours = list(zip(ranked[:-1], ranked[1:], strict=True))
     dense = DenseDesign(data)
     wide = [(ranked[k], ranked[k + len(ranked) // 10]) for k in range(0, len(ranked) // 2, 10)]
-    result = {"items": sizes.ranked, "comparisons": sizes.votes}
+    result: dict[str, Any] = {"items": sizes.ranked, "comparisons": sizes.votes}
     for name, pairs in (("neighbours", neighbours), ("further_apart", wide)):
         timed = [
             pairs[k]
             for k in np.linspace(0, len(pairs) - 1, min(sizes.amip, len(pairs))).astype(int)
         ]
         whole, found = seconds(
-            lambda pairs=pairs: [Conclusions(fit, None).pair(*pair, "drop") for pair in pairs]
+            lambda pairs=pairs: [Conclusions(fit, None).pair(a, b, "drop") for a, b in pairs]
         )
         rows, ratios = [], []
         for pair in timed:
-            mine, flip = seconds(lambda pair=pair: Conclusions(fit, None).pair(*pair, "drop"))
+            mine, flip = seconds(
+                lambda pair=pair: Conclusions(fit, None).pair(pair[0], pair[1], "drop")
+            )
             indices = fit.index(pair[0]), fit.index(pair[1])
             other, (count, agreed) = seconds(lambda indices=indices: dense.flip(*indices))
             rows.append((mine, other, flip.comparisons, count, agreed))
@@ -415,7 +417,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run every part, print the table, write JSON and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--memory", choices=("scan", "fragile", "fragile_twice"))
     parser.add_argument("--out", type=Path, default=HERE / "results")

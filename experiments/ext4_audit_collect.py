@@ -137,7 +137,7 @@ def plot(content: dict[str, Any], folder: Path) -> None:
 
 def main() -> None:
     """Compute, write the values and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

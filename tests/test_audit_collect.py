@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_interval_gains_are_those_of_one_more_comparison():
 def test_sensitivity_gains_are_those_of_one_more_comparison():
     fit = random_fit(5, 9, 3)
     found = what_to_collect(fit, objective="sensitivity", top=1)
-    quiet = {"flips": False, "groups": False, "collect": False, "multiplicity": False}
+    quiet: dict[str, Any] = dict.fromkeys(("flips", "groups", "collect", "multiplicity"), False)
     assert found.before == pytest.approx(audit(fit, top=1, **quiet).fragile[0].sensitivity)
     best = found.rows[0]
     # One more comparison that leaves the scores where they are: won by p of a comparison.

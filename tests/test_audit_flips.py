@@ -12,10 +12,9 @@ from jaxpref._checks import DisconnectedComparisonsError, InputError
 from jaxpref.audit import audit
 from jaxpref.audit.conclusions import BUDGETS, Conclusions
 from jaxpref.audit.cuts import weakest_cut
-from jaxpref.audit.records import Flip
+from jaxpref.audit.records import Flip, Move
 from jaxpref.data import Comparisons, load_bundled
 from jaxpref.fit import FitResult, fit_pairwise
-from tests import tolerances as tol
 
 
 def votes(seed: int, size: int, most: int, *, ties: bool = False, raters: int = 0) -> Comparisons:
@@ -43,6 +42,7 @@ def after(data: Comparisons, flip: Flip) -> Comparisons:
     wins, tied = data.counts_matrix(), np.zeros((data.num_items,) * 2)
     np.add.at(tied, (data.item_a, data.item_b), data.ties)
     for move in flip.moves:
+        assert isinstance(move, Move)
         a, b = data.index(move.item_a), data.index(move.item_b)
         places = {"a": (a, b), "b": (b, a)}
         sign = 1.0 if move.action == "add" else -1.0
@@ -119,7 +119,6 @@ def test_every_certificate_does_what_it_says(budget, link, ridge, ties):
 
 
 def test_ties_are_dropped_as_ties():
-    wins, one, two = np.array([6.0]), np.array([0]), np.array([1])
     three = Comparisons(
         ("a", "b", "c"),
         np.array([0, 0, 1]),
@@ -128,12 +127,12 @@ def test_ties_are_dropped_as_ties():
         np.array([1.0, 4.0, 1.0]),
         np.array([0.0, 0.0, 9.0]),
     )
-    assert len(wins) == len(one) == len(two)
     fit = fit_pairwise(three, ties="half")
-    for flip in (Conclusions(fit, three).pair(*fit.rank()[:2], budget) for budget in BUDGETS):
+    first, second = fit.rank()[:2]
+    for flip in (Conclusions(fit, three).pair(first, second, budget) for budget in BUDGETS):
         assert flip.comparisons is not None
         for move in flip.moves:
-            if move.outcome == "tie":
+            if isinstance(move, Move) and move.outcome == "tie":
                 assert move.available == 9
 
 
@@ -241,4 +240,3 @@ def test_unknown_rater_comes_with_the_closest():
         audit(fit, comparisons=data, raters=["ratr2"], flips=False)
     kinds = {group.kind: group for group in audit(fit, comparisons=data, raters=["rater2"]).groups}
     assert kinds["rater"].num == 1
-    assert tol.SOLVER > 0

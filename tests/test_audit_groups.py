@@ -26,8 +26,8 @@ def test_each_rater_left_out_is_a_fit_without_them():
     assert (groups.num, groups.num_refitted, len(groups.rows)) == (5, 5, 5)
     for row in groups.rows:
         keep = data.rater != data.raters.index(row.name[0])
-        columns = (data.item_a, data.item_b, data.wins_a, data.wins_b, data.ties)
-        less = Comparisons(data.items, *(column[keep] for column in columns))
+        wins = (data.wins_a[keep], data.wins_b[keep], data.ties[keep])
+        less = Comparisons(data.items, data.item_a[keep], data.item_b[keep], *wins)
         again = fit_pairwise(less, ties="half")
         assert row.item_a is not None and row.item_b is not None
         assert row.after == pytest.approx(again.probability(row.item_a, row.item_b), abs=1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from jaxpref.data import Rankings
 from jaxpref.fit import fit_rankings
 
 
-def drawn(seed: int, count: int = 60, *, unlisted: str = "ignored") -> Rankings:
+def drawn(seed: int, count: int = 60, *, unlisted: Any = "ignored") -> Rankings:
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, 0.7, 6)
     lists = []

@@ -222,7 +222,7 @@ def find_flips(
             elif question == "top_k":
                 found.append(conclusions.top_k(what, budget, limit))
             else:
-                found.append(conclusions.pair(*what, budget, limit))
+                found.append(conclusions.pair(what[0], what[1], budget, limit))
             if progress is not None:
                 progress(len(found), total)
     return tuple(found)

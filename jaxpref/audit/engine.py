@@ -159,7 +159,7 @@ class Engine:
                 return None
             if size <= TOLERANCE * max(1.0, float(np.abs(scores).max())):
                 return scores + direction
-            slope, length = float(gradient @ direction), 1.0
+            slope, length, trial = float(gradient @ direction), 1.0, scores
             for _ in range(_HALVINGS):
                 trial = scores + length * direction
                 gradient, information = self.information(counts, trial)

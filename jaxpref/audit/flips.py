@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
     status: str
     taken: Taken | None
-    count: float
+    count: float  # pyright: ignore[reportIncompatibleMethodOverride]
     margin: float | None
     first_order: float | None
 

@@ -71,17 +71,18 @@ def fragile_pairs(fit: FitResult, count: int, *, progress: Progress | None = Non
 
 def _inverse(edges: Responses, size: int, ridge: float) -> Float64[np.ndarray, "items items"]:
     """Return an inverse of L + ridge on vectors that sum to zero, in place of L."""
-    from scipy.linalg.lapack import dpotrf, dpotri
+    from scipy.linalg import lapack
 
+    potrf, potri = lapack.get_lapack_funcs(("potrf", "potri"), dtype=np.float64)
     matrix = np.zeros((size, size), order="F")
     matrix[edges.item_b, edges.item_a] = -edges.weight
     total = np.bincount(edges.item_a, edges.weight, size)
     total += np.bincount(edges.item_b, edges.weight, size) + ridge
     matrix[np.diag_indices(size)] = total
     matrix += total.min() / size  # a vector of ones, which differences do not feel
-    factor, status = dpotrf(matrix, lower=1, overwrite_a=1, clean=0)
+    factor, status = potrf(matrix, lower=1, overwrite_a=1, clean=0)
     if status == 0:
-        factor, status = dpotri(factor, lower=1, overwrite_c=1)
+        factor, status = potri(factor, lower=1, overwrite_c=1)
     if status != 0:
         raise np.linalg.LinAlgError("the information is singular to working precision")
     for start in range(0, size, _BLOCK):  # the upper half from the lower one

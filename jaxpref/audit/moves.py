@@ -150,4 +150,4 @@ def fewest(
     before = gained[place - 1] if place else 0.0
     whole = float(room[order[:place]].sum())
     some = np.floor((need - before) / flat[order[place]]) + 1
-    return order, whole + max(min(some, room[order[place]]), 1.0)
+    return order, whole + float(max(min(some, room[order[place]]), 1.0))

@@ -403,7 +403,9 @@ def _flip(
         estimates.append(fewest(work.gains(fit, a, b), available, need)[1])
     best, chosen = Found("not_found", None, np.inf, None, None), nearest[int(np.argmin(estimates))]
     for n in np.argsort(estimates, kind="stable")[:_RIVALS]:
-        again = work.flip(*nearest[n], min(total if limit is None else limit, best.count - 1))
+        again = work.flip(
+            nearest[n][0], nearest[n][1], min(total if limit is None else limit, best.count - 1)
+        )
         if again.count < best.count or best.taken is None:
             best, chosen = again, nearest[n]
     done = best.taken is not None

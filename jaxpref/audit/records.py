@@ -229,7 +229,7 @@ class Move(NamedTuple):
     item_b: str
     outcome: str
     new_outcome: str | None
-    count: float
+    count: float  # pyright: ignore[reportIncompatibleMethodOverride]
     available: float | None
     raters: tuple[tuple[str, float], ...]
 
@@ -240,7 +240,7 @@ class RankingMove(NamedTuple):
     action: str
     ranking: int
     text: str
-    count: float
+    count: float  # pyright: ignore[reportIncompatibleMethodOverride]
     available: float
     raters: tuple[tuple[str, float], ...]
 
