@@ -216,7 +216,8 @@ def _group_table(found: Groups) -> Markup:
         Heading(f"Top {found.k}", number=False, hint="Who enters and who leaves"),
         Heading("Largest rank change", hint="Places that some remaining item moves"),
     ]
-    cells = [_group_cells(row) for row in found.rows]
+    # Those after which there is still something to say come first.
+    cells = [_group_cells(row) for row in sorted(found.rows, key=lambda r: r.status == "no_fit")]
     return join(paragraph(said), grid(f"Left out: each {noun}", headings, cells, shown=8))
 
 

@@ -20,6 +20,7 @@ _HINTS = {
     "change": "Fewest comparisons whose outcome to change",
 }
 MOVES_SHOWN = 6
+NO_GAIN = "about 0"
 
 
 def flips(context: Context) -> Section | None:
@@ -151,7 +152,8 @@ def _collect(entry: Collecting) -> Markup:
     ]
     cells = []
     for row in entry.rows:
-        ratio = row.gain / entry.uniform_gain if entry.uniform_gain > 0 else None
+        none = entry.uniform_gain <= 0 or _gain(row.gain, entry.before) == NO_GAIN
+        ratio = None if none else row.gain / entry.uniform_gain
         cells.append(
             [
                 pair_cell(row.item_a, row.item_b, joint="with"),
@@ -169,7 +171,7 @@ def _collect(entry: Collecting) -> Markup:
 
 def _gain(gain: float, before: float) -> str:
     """Return a gain, or that there is none to speak of."""
-    return "about 0" if abs(gain) < 1e-9 * abs(before) else values.plain(gain)
+    return NO_GAIN if abs(gain) < 1e-9 * abs(before) else values.plain(gain)
 
 
 # Other models -------------------------------------------------------------------------------

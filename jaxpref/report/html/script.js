@@ -167,8 +167,13 @@
     });
   }
 
-  // On paper every certificate is left closed, but no row of a table is hidden behind a search.
+  // On paper the first conclusion shows its certificates, and no row is hidden behind a search.
+  const first = Array.from(document.querySelectorAll("#flips tbody tr:first-child details"));
+  let opened = [];
+  window.addEventListener("afterprint", () => { for (const part of opened) part.open = false; });
   window.addEventListener("beforeprint", () => {
+    opened = first.filter((part) => !part.open);
+    for (const part of opened) part.open = true;
     for (const table of document.querySelectorAll("table[data-wanted]")) {
       delete table.dataset.wanted;
       limitRows(table);
