@@ -34,8 +34,12 @@ from jaxpref.llm.resume import (
 from jaxpref.llm.rows import Tokens, pack_rows
 from jaxpref.llm.trainer import TrainOptions, train_preferences
 
-# Where a save or restore fails, orbax drops a coroutine that it has not awaited.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+# Where a save or restore fails, orbax drops coroutines that it has not awaited, which complain when
+# they are collected.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 STATE = {"a": jnp.arange(6.0, dtype=jnp.float32).reshape(2, 3), "b": (jnp.int32(4), jnp.ones(2))}
 OPTIONS = TrainOptions(learning_rate=1e-2, steps=10, batch_size=4, seed=1)
