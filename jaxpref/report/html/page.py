@@ -121,7 +121,7 @@ def _entry(section: Section) -> Markup:
 
 
 def _asset(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+    return files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy(script: str) -> str:

@@ -80,7 +80,8 @@ def find_places(fit: FitResult, report: AuditReport) -> tuple[list[Place], np.nd
         p = values.chance(float(unseen.probability[has[n]]))
         said = f"{visible(a)} over {visible(b)}: {p}, never compared.\n"
         names = [visible(fit.items[end]) for end in ends[n]]
-        places.append(Place(x[n], y[n], said + _tip(names, x[n], y[n], logs[n])))
+        at = float(x[n]), float(y[n])
+        places.append(Place(*at, said + _tip(names, *at, float(logs[n]))))
     rest = order[ASKED:]
     return places, np.stack([x[rest], y[rest]], 1)
 
