@@ -118,12 +118,10 @@ class Engine:
     def refit(
         self, counts: Counts, start: Float64[np.ndarray, " items"]
     ) -> Float64[np.ndarray, " items"] | None:
-        """Return the scores at the maximum, or None where there is no finite one.
+        """Return the scores at the maximum, or None where no finite one is found.
 
-        Raises
-        ------
-        ConvergenceError
-            Where neither the steps from `start` nor those of fit_pairwise arrive.
+        None is found where none exists (Ford 1957), and where neither the steps from `start` nor
+        those of fit_pairwise arrive: scores hundreds of nats apart.
         """
         self.refits += 1
         if self.ridge == 0 and not connected(counts, self.num_items):
@@ -170,13 +168,13 @@ class Engine:
             scores = trial - trial.mean()
         return None
 
-    def _from_nothing(self, counts: Counts) -> np.ndarray:
+    def _from_nothing(self, counts: Counts) -> np.ndarray | None:
         names = tuple(map(str, range(self.num_items)))
         data = Comparisons(names, *counts, np.zeros(len(counts.item_a)))
         try:
             return fit_pairwise(data, link=self.link, ridge=self.ridge).scores
-        except InputError as problem:  # connected, so a matter of the numbers
-            raise ConvergenceError(f"a refit of the audit: {problem}") from None
+        except (ConvergenceError, InputError):
+            return None
 
 
 def laplacian(

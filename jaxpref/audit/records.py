@@ -133,7 +133,7 @@ class Group(NamedTuple):
         How many comparisons go.
     status : {"refitted", "one_step", "no_fit"}
         "refitted": the numbers are those of a refit. "one_step": of one Newton step (not
-        confirmed). "no_fit": without the group there is no finite fit; what follows is None.
+        confirmed). "no_fit": without the group no finite fit is found; what follows is None.
     item_a, item_b : str or None
         The prediction that moves most, among all pairs that remain.
     before, after : float or None
