@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from .._checks import InputError
 from ..data.comparisons import PairCounts
@@ -139,6 +137,9 @@ def _has_maximum(design: Design) -> bool:
     a, b, cells = design.item_a, design.item_b, design.cells
     up, down = cells.wins_a + cells.ties > 0, cells.wins_b + cells.ties > 0
     ends = np.concatenate([a[up], b[down]]), np.concatenate([b[up], a[down]])
+    from scipy.sparse import csr_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     graph: Any = csr_array((np.ones(ends[0].size), ends), shape=(design.num_items,) * 2)
     if connected_components(graph, connection="strong", return_labels=False) != 1:
         return False

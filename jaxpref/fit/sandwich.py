@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.sparse import csr_array
 
 from .._checks import InputError, check_option
 from ..data.comparisons import Comparisons
@@ -118,6 +117,8 @@ def _comparison_scatter(
     fit: FitResult, rows: Rows, cluster: str
 ) -> Float64[np.ndarray, "parameters parameters"]:
     """Return the sum of outer products of the clusters' gradients, with its correction."""
+    from scipy.sparse import csr_array  # slow to import
+
     if cluster == "rater":
         rater, count = _raters(rows.rater, rows.raters)
         gradients = _gradients(fit, rows, rows.cells)
@@ -160,6 +161,8 @@ def _gradients(fit: FitResult, rows: Rows, cells: Cells) -> Any:
         where.append(row)
         column.append(np.full(count, total - 1))
     ends = np.concatenate(where), np.concatenate(column)
+    from scipy.sparse import csr_array  # slow to import
+
     return csr_array((np.concatenate(value), ends), shape=(count, total))
 
 
@@ -180,6 +183,8 @@ def _ranking_scatter(
     total = count if cluster == "rater" else float(data.weight.sum())
     owner, parameter, gradient = ranking_gradients(fit, data)
     entries = gradient * scale[owner], (group[owner], parameter)
+    from scipy.sparse import csr_array  # slow to import
+
     sums = csr_array(entries, shape=(count, fit.num_items + len(fit.tie_orders)))
     middle: Any = sums.T @ sums
     return middle.toarray() * (total / (total - 1))
