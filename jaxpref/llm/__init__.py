@@ -8,6 +8,9 @@ from .checkpoints import load_model, save_model
 from .config import DecoderConfig, RopeConfig, decoder_config
 from .decoder import LanguageModel, hidden_states, initial_model, vocabulary_logits
 from .generate import generate
+from .population import Members, train_population
+from .probe import exact_probe, sampled_probe
+from .sweep import Member, SweepOptions, sweep, sweep_grid
 from .tokenizers import decode, encode_completion, encode_prompt, load_tokenizer
 from .trainer import TrainOptions, TrainResult, supervised_fine_tune, train_preferences
 
@@ -30,4 +33,12 @@ __all__ = [
     "TrainResult",
     "train_preferences",
     "supervised_fine_tune",
+    "exact_probe",
+    "sampled_probe",
+    "Members",
+    "train_population",
+    "Member",
+    "SweepOptions",
+    "sweep_grid",
+    "sweep",
 ]

@@ -101,6 +101,8 @@ def train_population(
 ) -> Iterator[tuple[range, Trained]]:
     """Train all members, and yield what is kept of each block of them as it is done.
 
+    The arguments are checked at once, not when the first block is asked for.
+
     Parameters
     ----------
     graphdef, params : nnx.GraphDef, tree of arrays
@@ -144,23 +146,28 @@ def train_population(
     mode = check_option("mode", default_mode() if mode is None else mode, MODES)
     count = _members(members)
     block, chunk = min(check_count("block", block), count), check_count("chunk", chunk)
-    table = jax.tree.map(jnp.asarray, rows)
-    reference = jnp.asarray(reference_logps)
+    train = partial(
+        _block,
+        graphdef,
+        params,
+        jax.tree.map(jnp.asarray, rows),
+        jnp.asarray(reference_logps),
+        recipe=recipe,
+        evaluation=evaluation,
+        mode=mode,
+        chunk=chunk,
+    )
+    return _blocks(lambda part: train(part, data), members, count, block)
+
+
+def _blocks(
+    train: Callable[[Members], Trained], members: Members, count: int, block: int
+) -> Iterator[tuple[range, Trained]]:
     for start in range(0, count, block):
         # The last block is filled up with its last member: one shape, one program.
         index = np.minimum(np.arange(start, start + block), count - 1)
-        found = _block(
-            graphdef,
-            params,
-            table,
-            reference,
-            jax.tree.map(lambda leaf, index=index: jnp.asarray(np.asarray(leaf)[index]), members),
-            data,
-            recipe=recipe,
-            evaluation=evaluation,
-            mode=mode,
-            chunk=chunk,
-        )
+        part = jax.tree.map(lambda leaf, at=index: jnp.asarray(np.asarray(leaf)[at]), members)
+        found = train(part)
         new = range(start, min(start + block, count))
         yield new, jax.tree.map(lambda leaf, new=new: np.asarray(leaf)[: len(new)], found)
 
@@ -168,7 +175,7 @@ def train_population(
 def _members(members: Members) -> int:
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(members)}
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
-        shown = sorted(size[0] if size else "none" for size in sizes)
+        shown = ", ".join(sorted(str(size[0]) if size else "none" for size in sizes))
         raise InputError(
             f"members: expected the same number of members, at least one, on axis 0 of every leaf; "
             f"got {shown}"

@@ -68,6 +68,15 @@ class Preference(NamedTuple):
         return self.responses[-1]
 
 
+def as_message(text: str) -> Prompt:
+    """Return text as a conversation of one message, the user's.
+
+    >>> as_message("Tea or milk?")
+    ({'role': 'user', 'content': 'Tea or milk?'},)
+    """
+    return ({"role": "user", "content": text},)
+
+
 class DroppedRecord(NamedTuple):
     """A record that was left out: where it stands, and why."""
 

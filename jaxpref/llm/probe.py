@@ -24,6 +24,7 @@ from jaxpref._checks import ArrayLike, InputError, check_count
 from .animals import ANIMALS, ORDERED_PAIRS, Nouns, fill, templates
 from .answers import preferred
 from .logps import completion_logps
+from .preferences import as_message
 from .rows import Rows, Tokens, completion_width, pack_rows
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -185,6 +186,7 @@ def probe_rows(
     questions: Sequence[str] | None = None,
     nouns: Nouns = "bare",
     answers_per_row: int = 6,
+    chat: bool = False,
 ) -> ProbeRows:
     """Write the questions with all their answers as rows, for :func:`exact_probe_of_rows`.
 
@@ -198,6 +200,8 @@ def probe_rows(
         As the model was trained.
     answers_per_row : int
         A divisor of 60: how many answers share one writing of their question.
+    chat : bool
+        Whether the question is asked as a user's message, in the tokenizer's chat template.
 
     Returns
     -------
@@ -219,7 +223,8 @@ def probe_rows(
     records = []
     for template in asked:
         for pair, question in enumerate(probe_questions(question=template, nouns=nouns)):
-            prompt = tuple(encode_prompt(tokenizer, question))
+            asked_so = as_message(question) if chat else question
+            prompt = tuple(encode_prompt(tokenizer, asked_so))
             answers = [
                 tuple(encode_completion(tokenizer, text))
                 for text in probe_answers(pair, nouns=nouns)
@@ -304,6 +309,7 @@ def exact_probe(
     questions: Sequence[str] | None = None,
     nouns: Nouns = "bare",
     answers_per_row: int = 6,
+    chat: bool = False,
     batch: int | None = None,
 ) -> ExactProbe:
     """Return the exact preferences of a model among dog, cat and bird.
@@ -318,7 +324,7 @@ def exact_probe(
         A model.
     tokenizer : transformers tokenizer
         Its tokenizer.
-    questions, nouns, answers_per_row
+    questions, nouns, answers_per_row, chat
         As :func:`probe_rows`.
     batch : int, optional
         Rows at once, to bound memory.
@@ -334,7 +340,9 @@ def exact_probe(
     text by tokens are not counted. So the format mass is a lower bound, a close one for a model
     trained on that spelling.
     """
-    rows = probe_rows(tokenizer, questions=questions, nouns=nouns, answers_per_row=answers_per_row)
+    rows = probe_rows(
+        tokenizer, questions=questions, nouns=nouns, answers_per_row=answers_per_row, chat=chat
+    )
 
     def masses(params: Any) -> Array:
         return exact_probe_of_rows(model.graphdef, params, rows, batch=batch).log_mass
@@ -350,6 +358,7 @@ def sampled_probe(
     samples: int = 200,
     question: str | None = None,
     nouns: Nouns = "bare",
+    chat: bool = False,
     temperature: float = 1.0,
     max_new_tokens: int = 64,
     batch: int = 200,
@@ -370,6 +379,8 @@ def sampled_probe(
         Template with ``<A>`` and ``<B>``; by default the paper's "Do you prefer <A> or <B>?".
     nouns : {"bare", "article", "plural"}
         As the model was trained.
+    chat : bool
+        As :func:`probe_rows`.
     temperature : float
         Of the sampling; 1 samples from the model itself.
     max_new_tokens : int
@@ -388,7 +399,7 @@ def sampled_probe(
     ends = sorted({tokenizer.eos_token_id, *model.config.eos_token_ids} - {None})
     samples, batch = check_count("samples", samples), check_count("batch", batch)
     asked = probe_questions(question=question, nouns=nouns)
-    prompts = [list(encode_prompt(tokenizer, text)) for text in asked]
+    prompts = [list(encode_prompt(tokenizer, as_message(text) if chat else text)) for text in asked]
     jobs = np.repeat(np.arange(len(asked)), samples)
     keys = jax.random.split(key, -(-jobs.size // batch))
     texts: list[str] = []

@@ -1,0 +1,495 @@
+"""Sweeps over the paper's animal data: one policy per data set, order, seed, beta and rate.
+
+A member is one training of the paper's section 4: DPO from a reference model on a sample of
+D(omega, p12, p23), then the probe. All members of a sweep share one table of the 3,600 rows that
+can be sampled and one set of reference log-probabilities, and run in one compiled program
+(:mod:`jaxpref.llm.population`). What each member learned is a line in a file as soon as its block
+is done, so that a sweep goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import (
+    ConvergenceError,
+    InputError,
+    check_between,
+    check_count,
+    check_option,
+    check_positive,
+)
+from .animals import (
+    ANIMALS,
+    NOUNS,
+    ORDERED_PAIRS,
+    Nouns,
+    places_of,
+    sample_pairs,
+    support_records,
+)
+from .batches import SCHEDULES, learning_rates, plan_batches
+from .checkpoints import load_model
+from .decoder import LanguageModel
+from .losses import LossSettings
+from .population import MODES, Members, Trained, train_population
+from .preferences import as_message
+from .probe import ExactProbe, ProbeRows, exact_probe_of_rows, probe_rows
+from .reference import digest, reference_logps
+from .rows import Rows, completion_width, encode_rows
+from .sweep_files import append_members, open_sweep, read_members
+from .tokenizers import load_tokenizer
+from .trainer import trim_rows
+from .training import Batches, Recipe
+
+Progress = Callable[[int, int], None]
+CHOSEN = ((0, 1), (1, 2), (0, 2))
+"""Places in omega of p12, p23 and p13."""
+
+
+class Member(NamedTuple):
+    """One training of a sweep.
+
+    Attributes
+    ----------
+    omega : tuple of str
+        The animals in the order omega_1, omega_2, omega_3.
+    p12, p23 : float in [0, 1]
+        Probabilities in the data that omega_1 beats omega_2, and omega_2 beats omega_3.
+    seed : int
+        Of the sample and its order. Members that share it and omega share their random numbers,
+        so that neighbouring p23 differ by the samples that the change of p23 turns.
+    beta : float
+        DPO's temperature; the paper's by default.
+    learning_rate : float
+        Its peak.
+    """
+
+    omega: tuple[str, ...]
+    p12: float
+    p23: float
+    seed: int = 0
+    beta: float = 0.1
+    learning_rate: float = 1e-4
+
+    @property
+    def name(self) -> str:
+        """The member in one line, as results are found by."""
+        return (
+            f"{'-'.join(self.omega)} p12={self.p12:g} p23={self.p23:g} seed={self.seed} "
+            f"beta={self.beta:g} rate={self.learning_rate:g}"
+        )
+
+
+def sweep_grid(
+    *,
+    omegas: Iterable[Sequence[str]],
+    p12: Iterable[float],
+    p23: Iterable[float],
+    seeds: Iterable[int] = (0,),
+    betas: Iterable[float] = (0.1,),
+    learning_rates: Iterable[float] = (1e-4,),
+) -> list[Member]:
+    """Return every combination as a member, p23 varying fastest.
+
+    Raises
+    ------
+    InputError
+        If a probability leaves [0, 1], a beta or rate is not positive, omega is no permutation of
+        the animals, or a combination occurs twice.
+
+    Examples
+    --------
+    >>> grid = sweep_grid(omegas=[("dog", "cat", "bird")], p12=[0.99], p23=[0, 0.5, 1])
+    >>> len(grid), grid[1].name
+    (3, 'dog-cat-bird p12=0.99 p23=0.5 seed=0 beta=0.1 rate=0.0001')
+    """
+    members = [
+        Member(tuple(omega), float(first), float(second), seed, float(beta), float(rate))
+        for beta, rate, omega, seed, first, second in product(
+            betas, learning_rates, omegas, seeds, p12, p23
+        )
+    ]
+    for member in members:
+        places_of(member.omega)
+        for name in ("p12", "p23"):
+            check_between(name, getattr(member, name), 0.0, 1.0, what="a probability in [0, 1]")
+        check_count("seed", member.seed, at_least=0)
+        check_positive("beta", member.beta)
+        check_positive("learning_rate", member.learning_rate)
+    names = [member.name for member in members]
+    if not names:
+        raise InputError("members: expected at least one; got none")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"members: {twice} occurs twice")
+    return members
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What all members share.
+
+    Attributes
+    ----------
+    pairs : int
+        Sampled pairs a member, seen once each (one epoch). The paper does not state its number.
+    batch_size : int
+        Pairs a step.
+    schedule : {"linear", "cosine", "constant"}
+        How the learning rate falls.
+    clip_norm : float, optional
+        Largest norm of a gradient.
+    nouns : {"bare", "article", "plural"}
+        How the animals are written, as the reference model was fine-tuned.
+    chat : bool
+        Whether questions are a user's messages in the tokenizer's chat template, as chat models
+        expect them; :func:`speaks_chat` says whether there is one.
+    compute_dtype : str, optional
+        Type of the forward and backward passes, as "bfloat16"; weights stay float32.
+    mode : {"map", "vmap", "chunks"}, optional
+        How members run; see :func:`jaxpref.llm.population.train_population`.
+    block : int
+        Members between two writes of results.
+    """
+
+    pairs: int = 1024
+    batch_size: int = 16
+    schedule: str = "linear"
+    clip_norm: float | None = 1.0
+    nouns: Nouns = "article"
+    chat: bool = False
+    compute_dtype: str | None = None
+    mode: str | None = None
+    block: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "batch_size", "block"):
+            check_count(name, getattr(self, name))
+        check_option("nouns", self.nouns, NOUNS)
+        check_option("schedule", self.schedule, SCHEDULES)
+        if self.mode is not None:
+            check_option("mode", self.mode, MODES)
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+
+    @property
+    def steps(self) -> int:
+        """Updates a member."""
+        return -(-self.pairs // self.batch_size)
+
+
+def speaks_chat(directory: Path | str) -> bool:
+    """Return whether a checkpoint's tokenizer has a chat template."""
+    return bool(getattr(load_tokenizer(directory), "chat_template", None))
+
+
+class Setting(NamedTuple):
+    """What every member starts from, on the device."""
+
+    model: LanguageModel
+    rows: Rows
+    reference_logps: np.ndarray
+    recipe: Recipe
+    probe: ProbeRows
+
+
+def prepare(directory: Path, options: SweepOptions, *, cache: Path | None = None) -> Setting:
+    """Load the reference model, write the rows in its tokens, and score them under it.
+
+    Parameters
+    ----------
+    directory : path
+        A checkpoint with its tokenizer.
+    options : SweepOptions
+    cache : path, optional
+        Folder for the reference log-probabilities.
+    """
+    model = load_model(directory)
+    tokenizer = load_tokenizer(directory, config=model.config)
+    context = model.config.max_position_embeddings
+    records = support_records(nouns=options.nouns)
+    if options.chat:
+        records = [record._replace(prompt=as_message(str(record.prompt))) for record in records]
+    encoded = encode_rows(records, tokenizer, max_length=context, too_long="error")
+    rows = trim_rows(encoded.rows)
+    # One micro-batch of two rows stays in a processor's caches; elsewhere the whole batch goes.
+    small = 2 if jax.default_backend() == "cpu" and options.batch_size % 2 == 0 else None
+    recipe = Recipe(
+        micro_batch=small,
+        clip_norm=options.clip_norm,
+        compute_dtype=options.compute_dtype,
+        logit_width=completion_width(rows),
+        sliding_window=model.config.sliding_window,
+    )
+    reference = reference_logps(
+        model.graphdef,
+        model.params,
+        rows,
+        recipe=recipe,
+        batch_size=options.batch_size,
+        cache=cache,
+    )
+    probe = probe_rows(tokenizer, nouns=options.nouns, chat=options.chat)
+    return Setting(model, rows, reference, recipe, probe._replace(rows=trim_rows(probe.rows)))
+
+
+def member_batches(members: Sequence[Member], options: SweepOptions) -> Members:
+    """Return which rows each member sees, in what order and with which labels and rates."""
+    return Members(
+        jax.tree.map(lambda *leaves: np.stack(leaves), *(_one(m, options) for m in members)),
+        LossSettings(
+            np.asarray([member.beta for member in members], np.float32),
+            *(np.full(len(members), value, np.float32) for value in (0.0, 1.0, 1.0)),
+        ),
+    )
+
+
+def _one(member: Member, options: SweepOptions) -> Batches:
+    key = jax.random.fold_in(jax.random.key(member.seed), places_of(member.omega)[0])
+    key = jax.random.fold_in(key, places_of(member.omega)[1])
+    sample, order = jax.random.split(key)
+    data = sample_pairs(member.omega, member.p12, member.p23, key=sample, count=options.pairs)
+    plan = plan_batches(order, [options.pairs], batch_size=options.batch_size, epochs=1)
+    rates = learning_rates(member.learning_rate, options.steps, schedule=options.schedule)
+    turned = np.asarray(~data.first_wins[plan.rows], np.float32)
+    arrays = (np.asarray(data.row[plan.rows], np.int32), plan.weights, turned, np.asarray(rates))
+    return Batches(*arrays)  # pyright: ignore[reportArgumentType]  # on the host, until a block
+
+
+@dataclass(frozen=True)
+class ProbeEvaluation:
+    """The exact probe as an evaluation: equal objects are one program.
+
+    Called with a policy's parameters and the probe's rows, on the device; returns ``log_mass``.
+    """
+
+    graphdef: Any
+    answers_per_row: int
+    width: int
+
+    def __call__(self, params: Any, rows: Rows) -> jax.Array:
+        """Return the log-masses, shape (6, 2)."""
+        probe = ProbeRows(rows, self.answers_per_row, self.width)
+        return exact_probe_of_rows(self.graphdef, params, probe, batch=4).log_mass
+
+
+def learned(member: Member, log_mass: np.ndarray) -> dict[str, Any]:
+    """Return what a probe found, in a member's own order of the animals.
+
+    Parameters
+    ----------
+    member : Member
+        Its `omega` is what counts.
+    log_mass : array, shape (6, 2)
+        As :class:`jaxpref.llm.probe.ExactProbe` holds it.
+
+    Returns
+    -------
+    dict
+        ``logit12, logit23, logit13`` (nats), each with ``p..``, ``p.._by_direction`` and
+        ``format_mass..`` (the mean of the two directions).
+    """
+    probe, found = ExactProbe(jnp.asarray(log_mass)), {}
+    mass = np.asarray(probe.format_mass)
+    for first, second in CHOSEN:
+        pair, name = (member.omega[first], member.omega[second]), f"{first + 1}{second + 1}"
+        found[f"logit{name}"] = float(probe.margin(*pair))
+        found[f"p{name}"] = float(probe.probability(*pair))
+        found[f"p{name}_by_direction"] = np.asarray(probe.by_direction(*pair)).tolist()
+        found[f"format_mass{name}"] = float(np.mean(mass[_questions(*pair)]))
+    return found
+
+
+def _questions(winner: str, loser: str) -> list[int]:
+    """Return the numbers of the two questions about a pair."""
+    pair = (ANIMALS.index(winner), ANIMALS.index(loser))
+    return [ORDERED_PAIRS.index(pair), ORDERED_PAIRS.index(pair[::-1])]
+
+
+def run_members(
+    setting: Setting,
+    members: Sequence[Member],
+    options: SweepOptions,
+    *,
+    report: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Train members in this process, and report their records block by block."""
+    probe = setting.probe
+    evaluation = ProbeEvaluation(setting.model.graphdef, probe.answers_per_row, probe.width)
+    blocks = train_population(
+        setting.model.graphdef,
+        setting.model.params,
+        setting.rows,
+        setting.reference_logps,
+        member_batches(members, options),
+        recipe=setting.recipe,
+        evaluation=evaluation,
+        data=Rows(*map(jnp.asarray, probe.rows)),
+        mode=options.mode,
+        block=options.block,
+    )
+    for which, trained in blocks:
+        report([_record(members[i], trained, i - which.start, options) for i in which])
+
+
+def _record(member: Member, trained: Trained, at: int, options: SweepOptions) -> dict[str, Any]:
+    tail, log_mass = slice(-max(1, options.steps // 10), None), trained.evaluation[at]
+    metrics = {
+        name: float(np.mean(values[at][tail])) for name, values in trained.metrics._asdict().items()
+    }
+    return {
+        "member": {**member._asdict(), "omega": list(member.omega)},
+        "name": member.name,
+        "learned": learned(member, log_mass),
+        "log_mass": log_mass.tolist(),
+        "last_steps": metrics,
+        "diverged": not (np.isfinite(log_mass).all() and np.isfinite(metrics["grad_norm"])),
+    }
+
+
+def sweep(
+    directory: Path | str,
+    members: Sequence[Member],
+    *,
+    out: Path | str,
+    options: SweepOptions | None = None,
+    processes: int = 1,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Train every member from a checkpoint and return what each learned.
+
+    Parameters
+    ----------
+    directory : path
+        The reference model: a checkpoint with its tokenizer.
+    members : sequence of Member
+        From :func:`sweep_grid`.
+    out : path
+        Folder for ``sweep.json`` (what was asked) and ``members*.jsonl`` (a line a member).
+    options : SweepOptions, optional
+    processes : int
+        On a processor two processes of one core each beat one process of two: every process
+        takes every n-th member. They share nothing but the folder.
+    resume : bool
+        Go on in a folder that holds results of the same sweep; members in it are not run again.
+    progress : callable, optional
+        Called with (members done, members).
+
+    Returns
+    -------
+    list of dict
+        A record per member, in the members' order: ``member``, ``name``, ``learned``,
+        ``log_mass`` (of the probe), ``last_steps`` (means of the training metrics over the last
+        tenth of the steps) and ``diverged``, whether anything in them is not finite: such numbers
+        are None.
+
+    Raises
+    ------
+    InputError
+        If `out` holds something and `resume` is off, or holds a sweep of another model or with
+        other options; or if the model's tokenizer cannot write the rows.
+    ConvergenceError
+        If one of several processes stopped; what is done is kept.
+    """
+    options = SweepOptions() if options is None else options
+    out, directory = Path(out), Path(directory)
+    processes = check_count("processes", processes)
+    if options.chat and not speaks_chat(directory):
+        raise InputError(f"chat: expected a chat template; the tokenizer of {directory} has none")
+    model = load_model(directory)
+    asked = {
+        "model": digest(model.params, model.config),
+        "options": {k: v for k, v in asdict(options).items() if k not in ("mode", "block")},
+    }
+    open_sweep(out, asked, resume)
+    done = read_members(out)
+    todo = [member for member in members if member.name not in done]
+    if progress is not None:
+        progress(len(members) - len(todo), len(members))
+    if todo:
+        _run(directory, todo, options, out, min(processes, len(todo)), len(members), progress)
+        done = read_members(out)
+    return [done[member.name] for member in members]
+
+
+def _run(
+    directory: Path,
+    members: Sequence[Member],
+    options: SweepOptions,
+    out: Path,
+    processes: int,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    """Run the members in this process, or in several that each take every n-th."""
+    if processes == 1:
+        done = total - len(members)
+
+        def report(records: list[dict[str, Any]]) -> None:
+            nonlocal done
+            append_members(out / "members.jsonl", records)
+            done += len(records)
+            if progress is not None:
+                progress(done, total)
+
+        setting = prepare(directory, options, cache=out / "reference")
+        run_members(setting, members, options, report=report)
+        return
+    prepare(directory, options, cache=out / "reference")  # once, for all to read
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(
+            target=_worker,
+            args=(directory, members[k::processes], options, out, k, jax.config.jax_enable_x64),
+            daemon=True,
+        )
+        for k in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        time.sleep(0.5)
+        if progress is not None:
+            progress(total - len(members) + _count(out, members), total)
+    failed = [str(k + 1) for k, worker in enumerate(workers) if worker.exitcode]
+    if failed:
+        raise ConvergenceError(
+            f"process {' and '.join(failed)} of {processes} stopped before its members were done; "
+            f"what is done is in {out}, and resuming goes on from there"
+        )
+
+
+def _count(out: Path, members: Sequence[Member]) -> int:
+    done = read_members(out)
+    return sum(member.name in done for member in members)
+
+
+def _worker(
+    directory: Path,
+    members: Sequence[Member],
+    options: SweepOptions,
+    out: Path,
+    number: int,
+    wide: bool,
+) -> None:
+    """Run a share of the members on one core of those this process may use."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    path = out / f"members-{number + 1}.jsonl"
+    with jax.enable_x64(wide):  # as in the process that started this one
+        setting = prepare(directory, options, cache=out / "reference")
+        run_members(setting, members, options, report=lambda records: append_members(path, records))
