@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from _animal_policies import Config, named
 from jaxpref.cli import _terminal
 from jaxpref.llm.animals import PERMUTATIONS
 from jaxpref.report.figures import save_figure
-from jaxpref.report.files import to_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,8 +198,10 @@ def _panels(curves: list[dict[str, Any]], draw: Any, x: str, y: str) -> Figure:
         ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         ax.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    legend = {"loc": "outside upper center", "ncols": min(4, 2 * columns), "frameon": False}
-    figure.legend(handles, labels, fontsize=8, **legend)
+    count = min(4, 2 * columns)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=count, frameon=False, fontsize=8
+    )
     figure.supxlabel(x, fontsize=10)
     figure.supylabel(y, fontsize=10)
     return figure
@@ -244,20 +245,6 @@ def _over_learned(ax: Axes, curve: dict[str, Any]) -> None:
 # --- as a program -------------------------------------------------------------------------------
 
 
-def failures(
-    config: Any, content: dict[str, Any], recorded: dict[str, Any] | None, *, own: bool = True
-) -> list[str]:
-    """Return the verdicts that are not the recorded ones, of the same configuration.
-
-    What another model, or another number of permutations and seeds gives, is no failure but a
-    finding: there is nothing to hold it to.
-    """
-    plain = json.loads(to_json(asdict(config)))
-    if not own or recorded is None or recorded["config"] != plain:
-        return []
-    return _common.missed(content, recorded)
-
-
 def run(name: str, module: Any, arguments: list[str] | None = None) -> int:
     """Run a figure as a program; 3 if a verdict is not the recorded one."""
     parser = argparse.ArgumentParser(description=module.__doc__.splitlines()[0])
@@ -291,7 +278,7 @@ def run(name: str, module: Any, arguments: list[str] | None = None) -> int:
         _common.save(content, folder)
         plot(folder)
     _common.show(content["comparison"])
-    failed = failures(config, content, recorded, own=own)
+    failed = _common.missed_alike(config, content, recorded, own=own)
     for failure in failed:
         print(f"failed: {failure}", file=sys.stderr)
     return 3 if failed else 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxpref._checks import InputError
 from jaxpref.llm.animals import (
@@ -263,8 +264,8 @@ def curves(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def crossing(x: Sequence[float], p13: Sequence[float], low: float, high: float) -> float:
-    """Return the least change of x over which p13 goes from below `low` to above `high`.
+def crossing(p23: ArrayLike, p13: ArrayLike, low: float, high: float) -> float:
+    """Return the least change of p23 over which p13 goes from below `low` to above `high`.
 
     Any two models count, so that noise between neighbours does not hide a jump; infinity where
     p13 is never below the one or never above the other.
@@ -272,22 +273,22 @@ def crossing(x: Sequence[float], p13: Sequence[float], low: float, high: float) 
     >>> round(crossing([0.0, 0.1, 0.5], [0.1, 0.9, 0.95], 0.2, 0.8), 3)
     0.1
     """
-    x, p13 = np.asarray(x), np.asarray(p13)
-    below, above = x[p13 < low], x[p13 > high]
+    x, y = np.asarray(p23), np.asarray(p13)
+    below, above = x[y < low], x[y > high]
     if not (below.size and above.size):
         return float("inf")
     return float(np.min(np.abs(above[:, None] - below)))
 
 
-def alike_but_apart(same: Sequence[float], other: Sequence[float], within: float) -> float:
+def alike_but_apart(same: ArrayLike, other: ArrayLike, within: float) -> float:
     """Return the largest gap in `other` between two models that differ by at most `within`.
 
     >>> alike_but_apart([0.5, 0.505, 0.9], [0.1, 0.8, 0.9], 0.01)
     0.7...
     """
-    same, other = np.asarray(same), np.asarray(other)
-    near = np.abs(same[:, None] - same) <= within
-    return float(np.max(np.where(near, np.abs(other[:, None] - other), 0.0)))
+    x, y = np.asarray(same), np.asarray(other)
+    near = np.abs(x[:, None] - x) <= within
+    return float(np.max(np.where(near, np.abs(y[:, None] - y), 0.0)))
 
 
 def composition(curve: dict[str, Any]) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxpref.report.files import check_folder, write_json
+from jaxpref.report.files import check_folder, to_json, write_json
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -171,6 +171,18 @@ def missed(
     if partial:
         return changed
     return changed + [f"{item}: not computed" for item in rows if item not in found]
+
+
+def missed_alike(
+    config: Any, content: dict[str, Any], recorded: dict[str, Any] | None, *, own: bool = True
+) -> list[str]:
+    """Return the verdicts of a training that are not those recorded of the same configuration.
+
+    What another model (not `own`), or another number of permutations and seeds gives, is no
+    failure but a finding: there is nothing to hold it to.
+    """
+    same = recorded is not None and recorded["config"] == json.loads(to_json(asdict(config)))
+    return missed(content, recorded) if own and same else []
 
 
 def show(rows: Iterable[Row]) -> None:

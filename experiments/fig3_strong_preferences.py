@@ -22,7 +22,7 @@ from _common import Progress
 
 NAME = "fig3_strong_preferences"
 SMOKE = replace(Config(), p23=(0.0, 1.0), pairs=32, fine_tuning=FineTuning(steps=2, warmup=1))
-plot, full, failures = figures.plot, figures.full, figures.failures
+plot, full = figures.plot, figures.full
 
 
 def compute(

@@ -31,7 +31,7 @@ class Config(_Config):
 
 
 SMOKE = replace(Config(), p23=(0.0, 1.0), pairs=32, fine_tuning=FineTuning(steps=2, warmup=1))
-plot, full, failures = figures.plot, figures.full, figures.failures
+plot, full = figures.plot, figures.full
 
 
 def compute(

@@ -27,11 +27,20 @@ ITEMS = {
     "claims": "claims",
     "gradients": "verify_gradients",
 }
+TRAINED = {
+    "fig3": "fig3_strong_preferences",
+    "figC4": "figC4_second_architecture",
+    "figC5": "figC5_balanced_preferences",
+    "ext1": "ext1_training_sensitivity",
+    "ext2": "ext2_rankings_soften",
+}
+FIGURES = ("regions.png", "over_data.png", "over_learned.png", "derivatives.png", "jump.png")
 HEAD = """# Experiments
 
 One item of the paper, one script, one folder of results; figures are drawn from `result.json`
-alone. `jaxpref reproduce` runs the mathematical items. The table is written by
-`python experiments/summary.py`; `--check` recomputes it.
+alone. `jaxpref reproduce` runs the mathematical items, and those that train language models where
+they are named (`jaxpref reproduce fig3`). The table is written by `python experiments/summary.py`;
+`--check` recomputes it, but for what is trained.
 
 A verdict follows from numbers: the error of what the paper prints, against a tolerance taken from
 the printed digits or stated in the script; where the printed form misses and a corrected one is
@@ -45,23 +54,46 @@ def recorded() -> dict[str, dict[str, Any]]:
     return {name: content for name, content in found.items() if content is not None}
 
 
+def trained() -> dict[str, dict[str, Any]]:
+    """Return the committed results of the items that train, by folder; not all need be there."""
+    found = {name: _common.load(_common.RESULTS / name) for name in TRAINED.values()}
+    return {name: content for name, content in found.items() if content is not None}
+
+
 def text(results: dict[str, dict[str, Any]]) -> str:
     """Return the page: claims one by one, then a line for each item of many like rows."""
     parts = [HEAD]
     for name in ("claims", *(name for name in ITEMS.values() if name != "claims")):
         if name in results:
             parts.append(_section(name, results[name]["comparison"]))
+    for name in TRAINED.values():
+        if name in results:
+            about = _trainings(results[name])
+            parts.append(_section(name, results[name]["comparison"], about))
     return "\n".join(parts)
 
 
-def _section(name: str, rows: list[_common.Row]) -> str:
+def _trainings(content: dict[str, Any]) -> str:
+    """Return, in a sentence, how much was trained."""
+    config = content["config"]
+    if "omegas" not in config:
+        return f"Data p23: {', '.join(f'{p:g}' for p in config['p23'])}; one order, one seed."
+    orders, seeds = len(config["omegas"]), len(config["seeds"])
+    return (
+        f"{len(config['p23'])} data sets a curve, of {config['pairs']} pairs each; "
+        f"{orders} of 6 orders of the animals, {seeds} of 3 seeds."
+    )
+
+
+def _section(name: str, rows: list[_common.Row], about: str = "") -> str:
     kinds = (_common.HOLDS, _common.CORRECTED, _common.DIFFERS)
     counts = [(kind, sum(row["verdict"] == kind for row in rows)) for kind in kinds]
     tally = ", ".join(f"{count} {kind}" for kind, count in counts if count)
-    lines = [f"## {name}", "", f"{len(rows)} rows: {tally}.", ""]
-    figure = _common.RESULTS / name / "regions.png"
-    if figure.exists():
-        lines += [f"![Regions](results/{name}/regions.png)", ""]
+    lines = [f"## {name}", "", f"{len(rows)} rows: {tally}. {about}".rstrip(), ""]
+    for figure in FIGURES:
+        if (_common.RESULTS / name / figure).exists():
+            words = figure.removesuffix(".png").replace("_", " ").capitalize()
+            lines += [f"![{words}](results/{name}/{figure})", ""]
     lines += ["| item | claim | paper | ours | verdict | why |", "|---|---|---|---|---|---|"]
     return "\n".join([*lines, *map(_line, rows), ""])
 
@@ -83,7 +115,7 @@ def check(smoke: bool) -> list[str]:
     """Return every way in which fresh results, or the page, differ from the record."""
     known = recorded()
     problems = [f"{name}: no result.json" for name in ITEMS.values() if name not in known]
-    if README.read_text(encoding="utf-8") != text(known):
+    if README.read_text(encoding="utf-8") != text(known | trained()):
         problems.append("README.md does not say what the results say")
     for name, content in known.items():
         module = importlib.import_module(name)
@@ -119,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=README, help="where the page goes")
     options = parser.parse_args(arguments)
     if not options.check:
-        write_text(options.out, text(recorded()))
+        write_text(options.out, text(recorded() | trained()))
         return 0
     jax.config.update("jax_enable_x64", True)
     problems = check(options.smoke)

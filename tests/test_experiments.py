@@ -233,13 +233,128 @@ def test_without_the_experiments_the_message_says_where_they_are(
         reproduce.find_experiments()
 
 
+# What trains --------------------------------------------------------------------------------
+
+TRAINED = tuple(reproduce.TRAINED)
+
+
+@pytest.mark.parametrize("item", TRAINED)
+def test_what_trains_writes_results_and_figures(
+    item: str,
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scripts: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    monkeypatch.setattr(scripts("_animal_policies"), "CACHE", tmp_path / "cache")
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    try:
+        code = run(["reproduce", item, "--smoke", "--json", "--out", str(tmp_path / "out")])
+    finally:
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
+    content = json.loads(capsys.readouterr().out)
+    assert code == 0 and content["items"][0]["comparison"] == []
+    result, *figures = map(Path, content["items"][0]["files"])
+    assert str(tmp_path) not in result.read_text(encoding="utf-8")
+    assert figures and all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+
+
+def test_what_trains_needs_a_model_and_nothing_else_takes_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("JAXPREF_DATA", raising=False)
+    for arguments, message in (
+        (("fig3",), "--model: expected a checkpoint folder"),
+        (("fig1", "--full"), "--full: expected an item that trains: fig3,"),
+        (("--model", "x", "--processes", "2"), "--model, --processes: expected an item that"),
+        (("fig3", "--full", "--smoke"), "expected at most one of the two"),
+        (("fig3", "--processes", "0"), "--processes: expected a whole number"),
+    ):
+        assert run(["reproduce", *arguments, "--out", str(tmp_path / "out")]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_jump_is_measured_between_any_two_models(scripts: Any) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    policies = scripts("_animal_policies")
+    crossing = policies.crossing
+    assert crossing([0.0, 0.3, 0.31, 1.0], [0.1, 0.15, 0.9, 1.0], 0.2, 0.8) == pytest.approx(0.01)
+    assert crossing([0.0, 0.5, 1.0], [0.1, 0.5, 0.9], 0.2, 0.8) == 1.0
+    assert crossing([0.0, 1.0], [0.3, 0.9], 0.2, 0.8) == float("inf")
+    assert policies.alike_but_apart([0.1, 0.9], [0.0, 1.0], 0.02) == 0.0
+
+
+def test_the_jump_and_its_absence_are_judged_by_numbers(scripts: Any) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    figures, config = scripts("_animal_figures"), scripts("fig3_strong_preferences").Config()
+
+    def verdicts(p23: Any, p13: Any, judge: Any) -> list[str]:
+        grid = np.linspace(0, 1, len(p23))
+        logit = lambda p: np.log(p) - np.log1p(-np.asarray(p))  # noqa: E731
+        records = [
+            {
+                "member": {"omega": ["dog", "cat", "bird"], "p12": 0.99, "p23": x, "seed": 0},
+                "learned": {
+                    **{"p12": 0.99, "p23": a, "p13": b},
+                    **{"logit12": logit(0.99), "logit23": logit(a), "logit13": logit(b)},
+                    **{f"format_mass{pair}": 0.9 for pair in ("12", "23", "13")},
+                },
+            }
+            for x, a, b in zip(grid, p23, p13, strict=True)
+        ]
+        (curve,) = figures.values_of(config, records)["curves"]
+        return [row["verdict"] for row in judge("Fig.", curve)]
+
+    x = np.linspace(0.001, 0.999, 21)
+    jump = 1 / (1 + np.exp(-200 * (x - 0.03)))
+    assert verdicts(x, np.clip(jump, 1e-6, 1 - 1e-6), figures.judge_jump)[:3] == ["holds"] * 3
+    assert verdicts(x, x, figures.judge_jump) == ["differs"] * 4
+    assert verdicts(x, x, figures.judge_proportional) == ["holds"] * 2
+
+
+def test_the_lines_of_the_expected_labels_are_those_of_the_data(scripts: Any) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    module = scripts("ext1_training_sensitivity")
+    from jaxpref.llm.animals import outcome_probabilities
+
+    config = module.Config(omega=("bird", "dog", "cat"), p12=0.9)
+    constant, slope = module.label_lines(config)
+    table = np.asarray(outcome_probabilities(config.omega, 0.9, 0.3)).reshape(20, 6, 30, 2)[0, :, 0]
+    seen = table.sum(axis=1) > 0
+    second = table[seen, 1] / table[seen].sum(axis=1)
+    np.testing.assert_allclose((constant + 0.3 * slope)[seen], second, rtol=1e-6)
+    assert not (constant[~seen].any() or slope[~seen].any())
+
+
+def test_pairs_of_all_three_say_what_the_rankings_say(scripts: Any) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    module = scripts("ext2_rankings_soften")
+    config = module.Config(omega=("cat", "bird", "dog"), p12=0.9, p23=(0.2,), answers=20_000)
+    batches = module.pairs_of_all(config, module.grid(config)).batches
+    from jaxpref.llm.animals import ANIMALS, ORDERED_PAIRS, SUPPORT
+
+    pair = np.asarray(ORDERED_PAIRS)[np.unravel_index(batches.rows[0], SUPPORT)[1]]
+    wins_first = np.asarray(batches.reversed[0]) == 0
+    odds = 0.9 / 0.1 * 0.2 / 0.8
+    for (i, j), p in (((0, 1), 0.9), ((1, 2), 0.2), ((0, 2), odds / (1 + odds))):
+        one, two = (ANIMALS.index(config.omega[place]) for place in (i, j))
+        about = np.all(np.sort(pair, axis=-1) == np.sort([one, two]), axis=-1)
+        won = (pair[..., 0] == one) == wins_first
+        assert abs(about.mean() - 1 / 3) < 0.03
+        assert abs(won[about].mean() - p) < 0.04  # 3,300 draws: 5 standard errors
+
+
 # The page -----------------------------------------------------------------------------------
 
 
 def test_the_page_says_what_the_results_say(scripts: Any) -> None:
     summary = scripts("summary")
-    known = summary.recorded()
-    assert set(known) == set(summary.ITEMS.values())
+    assert set(summary.recorded()) == set(summary.ITEMS.values())
+    assert summary.ITEMS == reproduce.MODULES and summary.TRAINED == reproduce.TRAINED
+    known = summary.recorded() | summary.trained()
     page = summary.text(known)
     assert (EXPERIMENTS / "README.md").read_text(encoding="utf-8") == page
     rows = [line for line in page.splitlines() if line.startswith("| ")]

@@ -16,6 +16,7 @@ from .fit import fit
 from .region import region
 from .reproduce import reproduce
 from .sensitivity import sensitivity
+from .sweep import sweep
 
 EPILOG = (
     "Start with: jaxpref demo. Exit codes: 0 done, 2 bad usage or bad input, "
@@ -35,6 +36,7 @@ app.command(rich_help_panel="Start here")(demo)
 app.command(rich_help_panel="Data")(fit)
 app.command(rich_help_panel="Data")(audit)
 app.command(rich_help_panel="Language models")(dpo)
+app.command(rich_help_panel="Language models")(sweep)
 app.command(rich_help_panel="Theory")(sensitivity)
 app.command(rich_help_panel="Theory")(region)
 app.command(rich_help_panel="Theory")(reproduce)

@@ -1,13 +1,14 @@
-"""``jaxpref reproduce``: the paper's mathematics recomputed, each claim with a verdict."""
+"""``jaxpref reproduce``: the paper's mathematics and trainings recomputed, with verdicts."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -23,6 +24,14 @@ MODULES = {
     "claims": "claims",
     "gradients": "verify_gradients",
 }
+TRAINED = {
+    "fig3": "fig3_strong_preferences",
+    "figC4": "figC4_second_architecture",
+    "figC5": "figC5_balanced_preferences",
+    "ext1": "ext1_training_sensitivity",
+    "ext2": "ext2_rankings_soften",
+}
+"""Items that train language models: minutes each, and run only where they are named."""
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 VERDICTS = ("holds", "holds with a stated correction", "differs")
 STEPS = 100
@@ -32,12 +41,28 @@ def reproduce(
     items: Annotated[
         list[str] | None,
         typer.Argument(
-            help="fig1, fig2, claims, gradients; all if left out.",
+            help="fig1, fig2, claims, gradients (all of these if left out); or of those that "
+            "train: fig3, figC4, figC5, ext1, ext2.",
             metavar="[ITEM]...",
             show_default=False,
         ),
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="The small form: fewer draws.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="The large form of those that train: hours on a CPU.")
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model that those that train start from; stories260K in the folder named by "
+            "JAXPREF_DATA if left out.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(help="Processes of one core each, for those that train.")
+    ] = 1,
     out: Annotated[
         Path, typer.Option(help="Folder for the results, one folder an item.", metavar="DIR")
     ] = Path("reproduced"),
@@ -45,7 +70,9 @@ def reproduce(
 ) -> None:
     """Recompute the paper's figures and claims, and say of each whether it holds."""
     names = check_items(items or list(MODULES))
-    folder = find_experiments()
+    training = Training(full, model, processes)
+    check_training(names, training, smoke)
+    folder = find_experiments(names)
     from ..report.files import check_folder
 
     check_folder("--out", out)
@@ -55,7 +82,7 @@ def reproduce(
         _terminal.progress(f"Reproducing {', '.join(names)}", percent=True) as move,
     ):
         found = [
-            run_item(name, out, smoke, _part(move, number, len(names)))
+            run_item(name, out, smoke, _part(move, number, len(names)), training)
             for number, name in enumerate(names)
         ]
     if json:
@@ -63,6 +90,41 @@ def reproduce(
     else:
         _print(found)
     _raise_if_missed(found)
+
+
+class Training(NamedTuple):
+    """What only the items that train take."""
+
+    full: bool = False
+    model: Path | None = None
+    processes: int = 1
+
+
+def check_training(names: list[str], training: Training, smoke: bool) -> None:
+    """Refuse options that would do nothing, and items whose model is not there.
+
+    Raises
+    ------
+    InputError
+    """
+    from .._checks import InputError, check_count
+
+    check_count("--processes", training.processes)
+    if training.full and smoke:
+        raise InputError("--smoke, --full: expected at most one of the two; got both")
+    if not set(names) & set(TRAINED):
+        flags = zip(("--full", "--model", "--processes"), training, Training(), strict=True)
+        given = [flag for flag, value, default in flags if value != default]
+        if given:
+            raise InputError(
+                f"{', '.join(given)}: expected an item that trains: {', '.join(TRAINED)}"
+            )
+        return
+    if training.model is None and not os.environ.get("JAXPREF_DATA"):
+        raise InputError(
+            "--model: expected a checkpoint folder, or JAXPREF_DATA set to a folder that holds "
+            "stories260K"
+        )
 
 
 def check_items(items: list[str]) -> list[str]:
@@ -77,15 +139,21 @@ def check_items(items: list[str]) -> list[str]:
     """
     from .._checks import InputError, closest_names
 
+    known = {**MODULES, **TRAINED}
     for item in items:
-        if item not in MODULES:
-            hint = closest_names(item.lower(), MODULES)
-            raise InputError(f"ITEM: expected one of {', '.join(MODULES)}; got {item!r}{hint}")
+        if item not in known:
+            hint = closest_names(item.lower(), known)
+            raise InputError(f"ITEM: expected one of {', '.join(known)}; got {item!r}{hint}")
     return list(dict.fromkeys(items))
 
 
-def find_experiments() -> Path:
+def find_experiments(names: Iterable[str] = tuple(MODULES)) -> Path:
     """Return the folder of the experiments, which a clone has and an installed wheel has not.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The items that will be run.
 
     Raises
     ------
@@ -94,15 +162,19 @@ def find_experiments() -> Path:
     """
     from .._checks import InputError
 
-    missing = [name for name in MODULES.values() if not (FOLDER / f"{name}.py").is_file()]
-    if missing:
+    known = {**MODULES, **TRAINED}
+    wanted = [known[name] for name in names]
+    if not all((FOLDER / f"{name}.py").is_file() for name in wanted):
         raise InputError(
             "reproduce: the experiments are not part of the installed package; run it from a "
             "clone of the repository: pip install -e '.[report]'"
         )
     from importlib.util import find_spec
 
-    for package, extra in (("matplotlib", "report"), ("mpmath", "test"), ("scipy", "test")):
+    needed = [("matplotlib", "report"), ("mpmath", "test"), ("scipy", "test")]
+    if set(wanted) & set(TRAINED.values()):
+        needed += [(package, "llm") for package in ("flax", "optax", "orbax", "transformers")]
+    for package, extra in needed:
         if find_spec(package) is None:
             raise InputError(f"reproduce: needs {package}: pip install -e '.[{extra}]'")
     return FOLDER
@@ -128,13 +200,26 @@ def _part(
 
 
 def run_item(
-    name: str, out: Path, smoke: bool, progress: Callable[[int, int], None] | None
+    name: str,
+    out: Path,
+    smoke: bool,
+    progress: Callable[[int, int], None] | None,
+    training: Training,
 ) -> dict[str, Any]:
     """Compute one item, write its result and figures, and compare with the record."""
     common = importlib.import_module("_common")
-    module = importlib.import_module(MODULES[name])
+    module = importlib.import_module({**MODULES, **TRAINED}[name])
     record = common.load(common.RESULTS / module.NAME)
-    content = module.compute(module.SMOKE if smoke else module.Config(), progress)
+    config = module.SMOKE if smoke else module.Config()
+    if name in TRAINED:
+        config = module.full(config) if training.full else config
+        options = {"model": training.model, "processes": training.processes}
+        content = module.compute(config, progress, **options)
+        own = training.model is None
+        failed = common.missed_alike(config, content, record, own=own)
+    else:
+        content = module.compute(config, progress)
+        failed = common.missed(content, record, partial=smoke)
     folder = out / module.NAME
     files = [common.save(content, folder), *module.plot(folder)]
     rows = content["comparison"]
@@ -142,7 +227,7 @@ def run_item(
         "item": name,
         "files": [str(path) for path in files],
         "verdicts": {kind: sum(row["verdict"] == kind for row in rows) for kind in VERDICTS},
-        "failed": common.missed(content, record, partial=smoke),
+        "failed": failed,
         "comparison": rows,
     }
 

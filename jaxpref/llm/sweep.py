@@ -453,7 +453,14 @@ def _run(
     workers = [
         context.Process(
             target=_worker,
-            args=(directory, members[k::processes], options, out, k, jax.config.jax_enable_x64),
+            args=(
+                directory,
+                members[k::processes],
+                options,
+                out,
+                k,
+                jax.config.read("jax_enable_x64"),
+            ),
             daemon=True,
         )
         for k in range(processes)
