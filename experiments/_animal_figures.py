@@ -73,13 +73,16 @@ def _slope(curve: dict[str, Any]) -> dict[str, float]:
 
 def shown(change: float) -> float | str:
     """Return a change of p23, or that p13 never makes the way."""
-    return change if np.isfinite(change) else "p13 never goes from below 0.2 to above 0.8"
+    return change if np.isfinite(change) else "never from below 0.2 to above 0.8"
 
 
 def judge_jump(item: str, curve: dict[str, Any]) -> list[_common.Row]:
     """Return the two observations under Fig. 3 for one permutation."""
-    name = named(curve)
-    mass = f"format mass at least {curve['least_format_mass']:.2f}"
+    name, p13 = named(curve), policies.means(curve, "p13")
+    mass = (
+        f"p13 between {np.min(p13):.2f} and {np.max(p13):.2f}; format mass at least "
+        f"{curve['least_format_mass']:.2f}"
+    )
     return [
         _common.judge(
             f"{item}, {name}: against the data",
