@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jax
 import mpmath
@@ -82,7 +83,7 @@ def test_path_won_in_one_direction_spans_thousands_of_nats():
     np.testing.assert_allclose(fit.scores, expected, rtol=0, atol=CHAIN)
 
 
-def mpmath_banded_fit(pairs, wins_a, wins_b, size: int, start) -> list[mpmath.mpf]:
+def mpmath_banded_fit(pairs, wins_a, wins_b, size: int, start) -> list[Any]:
     """Return the fit by 50-digit Newton with item 0 held at 0: slow, obvious."""
     with mpmath.workdps(50):
         step, score = (

@@ -134,7 +134,8 @@ class BootstrapResult(eqx.Module):
         low, high = self._percentiles(draws, level)
         link = self.fit.link if model is None else logistic
         ends = predict(link, np.array([at[0], low, high])).probability
-        return Interval(*(float(end) for end in ends), float(draws.std(ddof=1)))
+        estimate, lower, upper = (float(end) for end in ends)
+        return Interval(estimate, lower, upper, float(draws.std(ddof=1)))
 
     def effect_intervals(self, *, level: float = 0.95) -> dict[str, Interval]:
         """Return percentile intervals of the coefficients besides the scores."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -63,6 +63,7 @@ def observed_information(fit: FitResult | RankingFit) -> Float64[np.ndarray, "it
     """
     if not hasattr(fit, "design"):
         return fit.fisher_information
+    fit = cast("FitResult", fit)
     design = design_of(fit)
     return _profiled(blocks(design, terms_of(fit, design, expected=False)))
 

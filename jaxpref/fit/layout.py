@@ -102,7 +102,7 @@ class Triangle:
         total: Float64[np.ndarray, " pairs"],
         num_items: int,
     ) -> None:
-        from scipy.linalg.blas import dsymv
+        from scipy.linalg.blas import dsymv  # pyright: ignore[reportAttributeAccessIssue]
 
         self._symmetric_product = dsymv
         self._keys = item_a * np.int64(num_items) + item_b

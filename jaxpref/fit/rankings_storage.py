@@ -62,13 +62,9 @@ def read_rankings_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the files are damaged, were not saved together, or are of an unknown version.
     """
     record, arrays = read_files(path, FORMAT)
-    rankings = Rankings(
-        tuple(record["items"]),
-        *(arrays[f"rankings.{name}"] for name in _COLUMNS),
-        record["unlisted"],
-        arrays.get("rankings.rater"),
-        tuple(record["raters"]),
-    )
+    columns: list[Any] = [arrays[f"rankings.{name}"] for name in _COLUMNS]
+    rest: list[Any] = [record["unlisted"], arrays.get("rankings.rater"), tuple(record["raters"])]
+    rankings = Rankings(tuple(record["items"]), *columns, *rest)
     return {
         **dict(zip(_NUMBERS, (float(x) for x in arrays["numbers"]), strict=True)),
         **{name: record[name] for name in _PLAIN},

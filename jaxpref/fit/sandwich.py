@@ -129,7 +129,8 @@ def _comparison_scatter(
         return sums.T @ sums * (count / (count - 1))
     one, none = np.ones(rows.item_a.size), np.zeros(rows.item_a.size)
     tied = Cells(one / 2, one / 2, none) if rows.halved else Cells(none, none, one)
-    middle, total = 0.0, 0.0
+    middle: Any = 0.0
+    total = 0.0
     for number, outcome in zip(
         rows.counts, (Cells(one, none, none), Cells(none, one, none), tied), strict=True
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,10 +89,18 @@ def _draw(axes: Axes, rows: Sequence[Standing], height: int) -> None:
     axes.axvline(0, color=figures.INK, linewidth=0.6, alpha=0.5, zorder=1)
 
 
+def _to_elo(nats: Any) -> Any:
+    return ELO_MEAN + ELO_PER_NAT * nats
+
+
+def _from_elo(elo: Any) -> Any:
+    return (elo - ELO_MEAN) / ELO_PER_NAT
+
+
 def _add_elo(axes: Axes) -> None:
     scale = axes.secondary_xaxis(
         "top",
-        functions=(lambda x: ELO_MEAN + ELO_PER_NAT * x, lambda y: (y - ELO_MEAN) / ELO_PER_NAT),
+        functions=(_to_elo, _from_elo),
     )
     scale.set_xlabel("Elo", fontsize=8.5)
     scale.tick_params(labelsize=8)
