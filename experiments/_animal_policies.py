@@ -123,7 +123,11 @@ def stratified_plan(settings: FineTuning) -> Plan:
 
 
 def fine_tuned(
-    source: Path, settings: FineTuning, *, cache: Path = CACHE, progress: Progress | None = None
+    source: Path,
+    settings: FineTuning,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Return the folder of the fine-tuned reference model, trained at the first call.
 
@@ -133,7 +137,7 @@ def fine_tuned(
     """
     model = load_model(source)
     name = digest(model.params, model.config, settings)[:20]
-    folder = cache / "fine-tuned" / name
+    folder = (cache or CACHE) / "fine-tuned" / name
     if (folder / "balance.json").exists():
         return folder
     tokenizer = load_tokenizer(source, config=model.config)
@@ -184,7 +188,7 @@ def reference_folder(
     *,
     model: Path | None = None,
     as_is: bool = False,
-    cache: Path = CACHE,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Return the folder of the policy that every training starts from, and is compared with."""
@@ -199,7 +203,7 @@ def trained(
     *,
     model: Path | None = None,
     as_is: bool = False,
-    cache: Path = CACHE,
+    cache: Path | None = None,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Path, list[dict[str, Any]]]:
@@ -212,7 +216,7 @@ def trained(
     )
     options = replace(config.options(), chat=as_is and speaks_chat(reference))
     start = load_model(reference)
-    out = cache / "sweeps" / digest(start.params, start.config, options)[:20]
+    out = (cache or CACHE) / "sweeps" / digest(start.params, start.config, options)[:20]
     records = sweep(
         reference,
         config.members(),

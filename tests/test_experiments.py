@@ -238,17 +238,25 @@ def test_without_the_experiments_the_message_says_where_they_are(
 TRAINED = tuple(reproduce.TRAINED)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the items share: they start from the same fine-tuned model."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.shared_data
 @pytest.mark.parametrize("item", TRAINED)
 def test_what_trains_writes_results_and_figures(
     item: str,
     shared_data: Path,
+    cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     scripts: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("flax", reason="the extra llm is not installed")
-    monkeypatch.setattr(scripts("_animal_policies"), "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(scripts("_animal_policies"), "CACHE", cache)
     jax.config.update("jax_numpy_dtype_promotion", "standard")
     try:
         code = run(["reproduce", item, "--smoke", "--json", "--out", str(tmp_path / "out")])

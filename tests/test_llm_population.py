@@ -130,12 +130,17 @@ def test_in_turn_each_member_is_its_solo_run_bit_for_bit(start, alone):
     assert all((leaf > 0).all() for leaf in jax.tree.leaves(moved))
 
 
-@pytest.mark.parametrize("mode", ["vmap", "chunks"])
+@pytest.mark.parametrize("mode", ["vmap", pytest.param("chunks", marks=pytest.mark.slow)])
 def test_together_each_member_is_its_solo_run_within_rounding(start, alone, mode):
     _, found = train(start, mode, chunk=2)
     # Adam divides by the size of a gradient: where one is about 0, rounding decides its sign, and
-    # a weight may differ by a few steps of 1e-2. Losses and gradients of the first step may not.
-    first = jax.tree.map(lambda leaf: leaf[:, 0], (found.metrics, alone.metrics))
+    # a weight may differ by a few steps of 1e-2. The first step's metrics may not differ, but for
+    # the accuracy, which is of margins that are 0 there, or what rounding makes of it.
+    assert np.abs(found.metrics.reward_margin[:, 0]).max() < F32
+    first = [
+        jax.tree.map(lambda leaf: leaf[:, 0], kept.metrics._replace(accuracy=kept.metrics.loss))
+        for kept in (found, alone)
+    ]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=F32 * 10, atol=F32), *first)
     np.testing.assert_allclose(found.metrics.loss, alone.metrics.loss, rtol=1e-4)
     assert found.evaluation["data"].tolist() == [7.0] * COUNT
@@ -171,6 +176,7 @@ def test_options_are_checked_before_anything_runs(start, options, message):
         train_population(**start, members=MEMBERS, recipe=RECIPE, evaluation=keep, **options)
 
 
+@pytest.mark.slow
 def test_ways_of_running_are_timed_fastest_first(start):
     found = measure_modes(
         **start, members=MEMBERS, recipe=RECIPE, steps=2, block=2, modes=MODES[:1]

@@ -101,7 +101,7 @@ def test_neighbours_differ_by_the_labels_that_p23_turns_and_by_nothing_else():
         np.testing.assert_array_equal(batches.rows[number], batches.rows[0])
     pair = np.unravel_index(batches.rows[0], SUPPORT)[1]
     names = np.asarray(ORDERED_PAIRS)[pair]
-    assert not np.any(np.sort(names, axis=-1) == [0, 2], axis=-1).all(axis=-1).any()
+    assert not (np.sort(names, axis=-1) == [0, 2]).all(axis=-1).any()
     is_23 = (names > 0).all(axis=-1)
     cat_wins = (names[..., 0] == 1) ^ (np.asarray(batches.reversed) > 0)  # cat against bird
     share = [cat_wins[number][is_23].mean() for number in range(3)]

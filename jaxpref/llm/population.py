@@ -141,7 +141,9 @@ def train_population(
     Notes
     -----
     A member's result does not depend on its company: in mode "map" it is that of the member alone
-    bit for bit, in the others within rounding.
+    bit for bit, in the others within rounding: there a policy equal to its reference starts at a
+    margin of 1e-7 or so instead of 0, since the reference's log-probabilities were not computed
+    side by side.
     """
     mode = check_option("mode", default_mode() if mode is None else mode, MODES)
     count = _members(members)

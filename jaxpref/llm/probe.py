@@ -9,6 +9,7 @@ low, neither number says much.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -299,7 +300,7 @@ def exact_probe_of_logps(logps: ArrayLike) -> ExactProbe:
     if array.ndim != 3 or array.shape[1:] != (6, 60):
         raise InputError(f"logps: expected shape (Q, 6, 60); got {array.shape}")
     split = array.reshape(*array.shape[:2], 30, 2)
-    return ExactProbe(jax.nn.logsumexp(split, axis=(0, 2)) - np.log(array.shape[0]))
+    return ExactProbe(jax.nn.logsumexp(split, axis=(0, 2)) - math.log(array.shape[0]))
 
 
 def exact_probe(

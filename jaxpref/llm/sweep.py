@@ -95,11 +95,11 @@ class Member(NamedTuple):
 def sweep_grid(
     *,
     omegas: Iterable[Sequence[str]],
-    p12: Iterable[float],
-    p23: Iterable[float],
+    p12: Iterable[float | int],
+    p23: Iterable[float | int],
     seeds: Iterable[int] = (0,),
-    betas: Iterable[float] = (0.1,),
-    learning_rates: Iterable[float] = (1e-4,),
+    betas: Iterable[float | int] = (0.1,),
+    learning_rates: Iterable[float | int] = (1e-4,),
 ) -> list[Member]:
     """Return every combination as a member, p23 varying fastest.
 
