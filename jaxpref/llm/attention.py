@@ -55,8 +55,9 @@ def attend(
     check_option("implementation", implementation, ATTENTIONS)
     if implementation == "direct":
         return _direct(queries, keys, values, mask)
+    kernel = "cudnn" if implementation == "cudnn" else "xla"
     return jax.nn.dot_product_attention(
-        queries, keys, values, mask=mask[:, None], implementation=implementation
+        queries, keys, values, mask=mask[:, None], implementation=kernel
     )
 
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
@@ -27,7 +26,7 @@ from ._dtypes import check_dtype
 from ._names import Place, is_buffer, places
 from ._tensors import SAFETENSORS, Tensors, open_tensors
 from .config import DecoderConfig, config_json, decoder_config
-from .decoder import Decoder, LanguageModel
+from .decoder import LanguageModel, abstract_model
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -86,11 +85,6 @@ def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageMode
     _check_tensors(tensors, there, abstract, config, directory)
     params = _fill(tensors, there, abstract, dtype)
     return LanguageModel(config, graphdef, params)
-
-
-def abstract_model(config: DecoderConfig, dtype: str) -> tuple[nnx.GraphDef, Any]:
-    """Return a decoder's graphdef and the shapes of its parameters, without computing any."""
-    return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), dtype=dtype)))
 
 
 def parameter_shapes(abstract: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -174,9 +168,7 @@ def _is_tied_copy(tensors: Tensors, name: str, there: dict[tuple[str, ...], Plac
     )
 
 
-def _fill(
-    tensors: Tensors, there: dict[tuple[str, ...], Place], abstract: Any, dtype: str
-) -> Any:
+def _fill(tensors: Tensors, there: dict[tuple[str, ...], Place], abstract: Any, dtype: str) -> Any:
     """Read every parameter, one after the other, in the decoder's layout."""
     left = _uses(there)
 

@@ -71,7 +71,8 @@ def generate(
     [4, 4]
     """
     new = check_count("max_new_tokens", max_new_tokens)
-    check_between("temperature", temperature, 0.0, what="a finite number of at least 0")
+    most = float(jnp.finfo(jnp.float32).max)
+    check_between("temperature", temperature, 0.0, most, what="a finite number of at least 0")
     rows = [np.asarray(prompt, np.int32) for prompt in prompts]
     _check_prompts(rows, new, model)
     if not rows:

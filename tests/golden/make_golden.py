@@ -106,7 +106,7 @@ def main() -> None:
                 continue
             kept[f"{case}/weights/{name}"] = weight.numpy()
         print(case, f"logits with a standard deviation of {logits.std():.3f}")
-    np.savez_compressed(HERE / "golden.npz", **kept)
+    np.savez_compressed(HERE / "golden.npz", **kept)  # pyright: ignore[reportArgumentType]
 
 
 def write_checkpoint(case: str, folder: Path, dtype: Any = np.float32) -> np.ndarray:
