@@ -32,7 +32,14 @@ from jaxpref.llm.checkpoints import load_model, save_model
 from jaxpref.llm.probe import exact_probe
 from jaxpref.llm.reference import digest
 from jaxpref.llm.rows import encode_rows
-from jaxpref.llm.sweep import Member, SweepOptions, speaks_chat, sweep, sweep_grid
+from jaxpref.llm.sweep import (
+    Member,
+    SweepOptions,
+    model_digest,
+    speaks_chat,
+    sweep,
+    sweep_grid,
+)
 from jaxpref.llm.tokenizers import load_tokenizer
 from jaxpref.llm.trainer import TrainOptions, supervised_fine_tune, trim_rows
 from jaxpref.report.files import write_json
@@ -215,8 +222,7 @@ def trained(
         config, model=model, as_is=as_is, cache=cache, progress=part(progress, 0, 2)
     )
     options = replace(config.options(), chat=as_is and speaks_chat(reference))
-    start = load_model(reference)
-    out = (cache or CACHE) / "sweeps" / digest(start.params, start.config, options)[:20]
+    out = (cache or CACHE) / "sweeps" / digest(model_digest(reference), options)[:20]
     records = sweep(
         reference,
         config.members(),

@@ -5,8 +5,9 @@ Claim: the learned p13, which no sample is about, jumps from near 0 to near 1 on
     p23; models with equal p13 differ in p23, and the reverse.
 Command: python experiments/fig3_strong_preferences.py [--full] [--processes 2] [--model DIR]
     [--as-is] [--learning-rate RATE] [--smoke] [--out FOLDER]
-Minutes: 4 for one permutation and one seed once the reference is fine-tuned (10, cached); 40 for
-    all (--full) on two cores. Device: CPU or GPU.
+Minutes: 5 for one permutation and one seed once the reference is fine-tuned (7, cached); 40 for
+    all (--full) on two cores. What is trained is kept, and a run that was stopped goes on from it.
+    Device: CPU or GPU.
 """
 
 from __future__ import annotations

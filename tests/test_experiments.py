@@ -285,6 +285,20 @@ def test_what_trains_needs_a_model_and_nothing_else_takes_its_options(
     assert not (tmp_path / "out").exists()
 
 
+def test_fine_tuning_sees_every_pair_equally_often_and_every_row_once_an_epoch(
+    scripts: Any,
+) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    policies = scripts("_animal_policies")
+    plan = policies.stratified_plan(policies.FineTuning(steps=80))
+    assert plan.rows.shape == (80, 48) and plan.epoch.tolist() == [0] * 75 + [1] * 5
+    pair = np.unravel_index(plan.rows, (20, 6, 30))[1]
+    assert all((np.bincount(step, minlength=6) == 8).all() for step in pair)
+    assert sorted(plan.rows[:75].ravel().tolist()) == list(range(3600))
+    with pytest.raises(InputError, match="rows: expected a multiple of 6"):
+        policies.stratified_plan(policies.FineTuning(rows=20))
+
+
 def test_a_jump_is_measured_between_any_two_models(scripts: Any) -> None:
     pytest.importorskip("flax", reason="the extra llm is not installed")
     policies = scripts("_animal_policies")

@@ -211,14 +211,14 @@ def _as_flag(message: str, names: Any) -> str:
     return flags + message[head.end() :]
 
 
-def _check_packages() -> None:
+def _check_packages(command: str = "dpo") -> None:
     from importlib.util import find_spec
 
     from .._checks import InputError
 
     for package in ("flax", "optax", "orbax.checkpoint", "safetensors", "transformers"):
         if find_spec(package.split(".")[0]) is None or find_spec(package) is None:
-            raise InputError(f"dpo: needs {package}: pip install 'jaxpref[llm]'")
+            raise InputError(f"{command}: needs {package}: pip install 'jaxpref[llm]'")
 
 
 def _check_out(out: Path, resume: bool) -> None:

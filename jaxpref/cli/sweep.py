@@ -135,7 +135,7 @@ def sweep(
     p13 is in no sample. Leaves in --out a line a training (members.jsonl).
     """
     members = members_of(grid)
-    _check_packages()
+    _check_packages("sweep")
     options = _shared(shared, model)
     from .._checks import InputError
     from ..llm import sweep as run
@@ -177,7 +177,7 @@ def members_of(grid: Grid) -> list[Member]:
         name: numbers(getattr(grid, name), "--" + name.replace("_", "-"))
         for name in ("p12", "p23", "beta", "learning_rate")
     }
-    _check_packages()
+    _check_packages("sweep")
     from ..llm.sweep import sweep_grid
 
     try:

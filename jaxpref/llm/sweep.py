@@ -195,6 +195,12 @@ def speaks_chat(directory: Path | str) -> bool:
     return bool(getattr(load_tokenizer(directory), "chat_template", None))
 
 
+def model_digest(directory: Path | str) -> str:
+    """Return a hash of a checkpoint's weights and shape; the weights are let go again."""
+    model = load_model(directory)
+    return digest(model.params, model.config)
+
+
 class Setting(NamedTuple):
     """What every member starts from, on the device."""
 
@@ -409,12 +415,8 @@ def sweep(
     processes = check_count("processes", processes)
     if options.chat and not speaks_chat(directory):
         raise InputError(f"chat: expected a chat template; the tokenizer of {directory} has none")
-    model = load_model(directory)
-    asked = {
-        "model": digest(model.params, model.config),
-        "options": {k: v for k, v in asdict(options).items() if k not in ("mode", "block")},
-    }
-    open_sweep(out, asked, resume)
+    shared = {k: v for k, v in asdict(options).items() if k not in ("mode", "block")}
+    open_sweep(out, {"model": model_digest(directory), "options": shared}, resume)
     done = read_members(out)
     todo = [member for member in members if member.name not in done]
     if progress is not None:
