@@ -25,6 +25,7 @@ ORDER = (
     "data",
     "fit",
     "audit",
+    "rewards",
     "llm",
     "report",
     "cli",

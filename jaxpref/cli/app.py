@@ -15,6 +15,7 @@ from .dpo import dpo
 from .fit import fit
 from .region import region
 from .reproduce import reproduce
+from .rewards import rewards
 from .sensitivity import sensitivity
 from .sweep import sweep
 
@@ -37,6 +38,7 @@ app.command(rich_help_panel="Data")(fit)
 app.command(rich_help_panel="Data")(audit)
 app.command(rich_help_panel="Language models")(dpo)
 app.command(rich_help_panel="Language models")(sweep)
+app.add_typer(rewards, name="rewards", rich_help_panel="Data")
 app.command(rich_help_panel="Theory")(sensitivity)
 app.command(rich_help_panel="Theory")(region)
 app.command(rich_help_panel="Theory")(reproduce)

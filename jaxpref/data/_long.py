@@ -45,11 +45,15 @@ def reduce_long(source: Source, options: LongOptions) -> Rankings:
     schema = frame.collect_schema()
     columns = _columns(schema.names(), options, source.label)
     text = [
-        _text(columns[key], schema).alias(key) for key in (OWNER, ITEM, RATER) if key in columns
+        text_column(columns[key], schema).alias(key)
+        for key in (OWNER, ITEM, RATER)
+        if key in columns
     ]
-    numbers = [_number(columns[key], schema).alias(key) for key in (RANK, WEIGHT) if key in columns]
+    numbers = [
+        number_column(columns[key], schema).alias(key) for key in (RANK, WEIGHT) if key in columns
+    ]
     if SCORE in columns:
-        numbers.append((-_number(columns[SCORE], schema)).alias(RANK))
+        numbers.append((-number_column(columns[SCORE], schema)).alias(RANK))
     filled = ~pl.all_horizontal(pl.col(list(dict.fromkeys(columns.values()))).is_null())
     rows = frame.with_row_index(ROW).filter(filled).select(ROW, *text, *numbers).collect()
     if rows.height == 0:
@@ -93,7 +97,7 @@ def _columns(present: list[str], options: LongOptions, label: str) -> dict[str, 
     return found
 
 
-def _text(name: str, schema: Any) -> pl.Expr:
+def text_column(name: str, schema: Any) -> pl.Expr:
     """Return a column as text, blanks and NaN as nulls; whole floats lose ``.0``."""
     if schema[name].is_nested():
         raise DataError(f"column {name!r}: expected names; it holds {schema[name]}")
@@ -107,7 +111,7 @@ def _text(name: str, schema: Any) -> pl.Expr:
     return pl.when(column.is_in(["", "nan", "NaN"])).then(None).otherwise(column)
 
 
-def _number(name: str, schema: Any) -> pl.Expr:
+def number_column(name: str, schema: Any) -> pl.Expr:
     """Return a column as finite numbers, null where it holds none."""
     if schema[name].is_nested() or schema[name].is_temporal():
         raise DataError(f"column {name!r}: expected numbers; it holds {schema[name]}")
@@ -145,7 +149,7 @@ def _refuse_rows(source: Source, columns: dict[str, str], rows: pl.DataFrame) ->
         missing = f"{name[RATER]}: expected the name of a rater; it is missing (rater=False: none)"
         problems.append((pl.col(RATER).is_null(), lambda raw: missing))
         problems.append(_varies(RATER, name))
-    _raise_first(source, rows, problems)
+    raise_first(source, rows, problems)
 
 
 def _varies(role: str, name: dict[str, str]) -> tuple[pl.Expr, Callable[[dict[str, Any]], str]]:
@@ -159,7 +163,7 @@ def _varies(role: str, name: dict[str, str]) -> tuple[pl.Expr, Callable[[dict[st
     )
 
 
-def _raise_first(
+def raise_first(
     source: Source,
     rows: pl.DataFrame,
     problems: list[tuple[pl.Expr, Callable[[dict[str, Any]], str]]],
@@ -182,16 +186,16 @@ def _build(rows: pl.DataFrame, unlisted: str) -> Rankings:
     """Return the rankings of checked rows."""
     rows = rows.with_columns(pl.col(ROW).min().over(OWNER).alias("first"))
     rows = rows.sort("first", RANK, ROW)
-    items, item = _codes(rows[ITEM])
+    items, item = name_codes(rows[ITEM])
     starts = np.flatnonzero(np.diff(rows["first"].to_numpy().astype(np.int64), prepend=-1))
     heads = rows[starts.tolist()] if RATER in rows.columns or WEIGHT in rows.columns else rows
     weight = heads[WEIGHT].to_numpy() if WEIGHT in rows.columns else None
-    raters, rater = _codes(heads[RATER]) if RATER in rows.columns else ((), None)
+    raters, rater = name_codes(heads[RATER]) if RATER in rows.columns else ((), None)
     start = np.append(starts, rows.height).astype(np.int64)
     return Rankings(items, item, rows[RANK].to_numpy(), start, weight, unlisted, rater, raters)
 
 
-def _codes(column: pl.Series) -> tuple[tuple[str, ...], np.ndarray]:
+def name_codes(column: pl.Series) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the sorted names of a column, whole numbers by size, and each row's position."""
     names = column.unique().to_list()
     if all(name.isascii() and name.lstrip("-").isdecimal() for name in names):

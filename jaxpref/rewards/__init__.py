@@ -1,0 +1,26 @@
+"""Scores of reward models: how dominant their preferences are, and which quadruples flip.
+
+Section C.5 of the paper as a tool for a file of scores. Importing this package loads no polars;
+the reader does.
+"""
+
+from .dominance import PUBLISHED, RewardBin, RewardDominance, reward_dominance
+from .quadruples import Quadruple, QuadrupleRule, Quadruples, fragile_quadruples
+from .scores import Scores, common_step, read_scores
+from .triples import TripleShares, triple_shares
+
+__all__ = [
+    "PUBLISHED",
+    "Quadruple",
+    "QuadrupleRule",
+    "Quadruples",
+    "RewardBin",
+    "RewardDominance",
+    "Scores",
+    "TripleShares",
+    "common_step",
+    "fragile_quadruples",
+    "read_scores",
+    "reward_dominance",
+    "triple_shares",
+]
