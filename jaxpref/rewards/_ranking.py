@@ -50,7 +50,7 @@ class Lattice:
     def allows(self, i: int, k: int, j: int) -> bool:
         """Tell whether k goes with i and j, some i' lying below j."""
         where, found = self.where, self.found
-        return (
+        return bool(
             where.i[k] <= i < found.last[k]
             and where.j[k] <= j
             and found.above[where.prime[k]] <= j < found.below[i]
