@@ -160,7 +160,7 @@ def compute(
     A smoke run trains too little to judge, and compares nothing.
     """
     folder, records = policies.trained(config, **options)
-    values = values_of(config, records) | {"reference": _balance(folder)}
+    values: dict[str, Any] = {**values_of(config, records), "reference": _balance(folder)}
     rows = [] if smoke else [row for curve in values["curves"] for row in judge(item, curve)]
     return _common.result(config, values, rows)
 
