@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from jaxpref import DataError, InputError, log_sensitivity
 from jaxpref.audit.dominance import bin_counts
-from jaxpref.links import by_name, cauchit, laplace, logistic, probit
+from jaxpref.links import (
+    by_name,
+    cauchit,
+    complementary_log_log,
+    laplace,
+    logistic,
+    probit,
+)
 from jaxpref.rewards import (
     PUBLISHED,
     QuadrupleRule,
@@ -440,6 +447,12 @@ def test_the_count_is_exact_beyond_64_bits():
     found = fragile_quadruples(Scores(("x",), names, response, values, bounds), top=3)
     assert found.count == number**4 > 2**63
     assert len({(row.response_i, row.response_k) for row in found.top}) >= 1
+
+
+@pytest.mark.parametrize("find", [reward_dominance, fragile_quadruples])
+def test_a_link_that_is_not_symmetric_is_refused(find):
+    with pytest.raises(InputError, match="expected a symmetric link"):
+        find(make([0.0, 1.0, 2.0, 3.0]), link=complementary_log_log(allow_asymmetric=True))
 
 
 def test_quadruples_refuse_what_cannot_have_any():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from .._checks import InputError
 from ..audit.dominance import EDGES, LABELS
 from ..links import Link, logistic
 from ._sorted import at_distance, log_densities, margins_of, sort_scores
@@ -114,7 +115,7 @@ def reward_dominance(
     Raises
     ------
     InputError
-        For a threshold that is not a finite number above 0, or none.
+        For a threshold that is not a finite number above 0, or none, or an asymmetric link.
 
     Notes
     -----
@@ -131,6 +132,8 @@ def reward_dominance(
     >>> [row.count for row in found.bins], found.bimodal
     ([0.0, 0.0, 1.0, 1.0, 1.0], True)
     """
+    if not link.symmetric:
+        raise InputError(f"link: expected a symmetric link; got {link!r}")
     inner = margins_of(link, EDGES[1:-1])
     counts = _directed(scores, inner) if scores.paired else _undirected(scores, inner)
     variance, error = _variance(scores)
