@@ -37,8 +37,8 @@ from jaxpref.report.figures import INK, save_figure
 
 NAME = "ext1_training_sensitivity"
 PAIRS = {"12": (0, 1), "23": (1, 2), "13": (0, 2)}
-# Retrained runs are in float32: rounding of 1e-6 over a step of 0.02, and what the second
-# difference leaves, stay below a hundredth of the derivative.
+# A central difference over 0.02 in float32: rounding of the retrained runs and the curvature of
+# p23 together are to stay below 2% of the derivative; where p23 turns steeply they need not.
 AGREES = 0.02
 ALIKE = 0.1
 
