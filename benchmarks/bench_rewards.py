@@ -91,7 +91,7 @@ def measure(name: str, scores: Scores, timed: int, rounds: int, target: float) -
         "problem": name,
         "prompts": scores.num_prompts,
         "responses": scores.num_entries,
-        "quadruples": found.count,
+        "quadruples": found.total,
         "prompts_with": found.prompts_with,
         "ours_s": spread(ours),
         "ours_first_call_s": first,
@@ -116,7 +116,7 @@ def small_cases(count: int) -> dict[str, Any]:
         expected = by_definition(scores, range(count))
         found = fragile_quadruples(scores, top=0)
         differ += int(np.sum(np.array(found.by_prompt) != expected))
-        quadruples += found.count
+        quadruples += found.total
     return {"prompts": 9 * count, "quadruples": quadruples, "prompts_that_differ": differ}
 
 

@@ -76,7 +76,7 @@ def rows(values: dict[str, Any]) -> Iterator[_common.Row]:
         "Table C3, search",
         "the example is a fragile quadruple in the order given",
         paper="1",
-        ours=float(example["count"]),
+        ours=float(example["total"]),
         error=float(placed != [["y_i", "y_i'", "y_k", "y_j"]]),
         tolerance=0,
         evidence="quadruples found in four scores made from the first three printed probabilities",
@@ -100,12 +100,12 @@ def rows(values: dict[str, Any]) -> Iterator[_common.Row]:
             f"C.5.2, {name}",
             "fragile quadruples exist among responses that nobody composed",
             paper="composed by hand",
-            ours=float(result["count"]),
-            error=float(result["count"] == 0),
+            ours=float(result["total"]),
+            error=float(result["total"] == 0),
             tolerance=0,
             evidence=f"in {result['prompts_with']} of {result['prompts']} prompts; p_ij moves up "
             f"to {largest:.3g} times as far as p_ik among those listed"
-            if result["count"]
+            if result["total"]
             else f"none in {result['prompts']} prompts",
         )
 

@@ -50,7 +50,7 @@ def test_dominance_of_pairs_and_of_another_link(capsys, tmp_path):
     path.write_text('{"chosen_score": 5.0, "rejected_score": 0.0}\n' * 3, encoding="utf-8")
     content = run_json(capsys, "dominance", str(path), "--link", "probit")
     assert content["dominance"]["directed"] and content["dominance"]["link"] == "probit"
-    assert content["dominance"]["bins"][4]["count"] == 3
+    assert content["dominance"]["bins"][4]["pairs"] == 3
     assert main(["rewards", "dominance", str(path)]) == 0
     assert "no triples" in capsys.readouterr().out
 
@@ -70,7 +70,7 @@ def test_quadruples_print_what_the_library_finds(capsys, scores):
         assert len(content["quadruples"]["top"]) == 3
     assert main(["rewards", "quadruples", str(scores)]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert f"{found.count:,} fragile quadruples in {found.prompts_with} of 6 prompts" in out
+    assert f"{found.total:,} fragile quadruples in {found.prompts_with} of 6 prompts" in out
     assert "i' over k" in out and "dp_ij/dp_ik" in out
     none = ["quadruples", str(scores), "--weak", "1e-9"]
     assert main(["rewards", *none]) == 0

@@ -221,7 +221,7 @@ def test_bins_of_all_pairs_are_those_of_a_loop(link):
     )
     p, q = (np.asarray(link.probability(sign * margins)) for sign in (1.0, -1.0))
     found = reward_dominance(scores, link=link)
-    assert [row.count for row in found.bins] == bin_counts(p, q).tolist()
+    assert [row.pairs for row in found.bins] == bin_counts(p, q).tolist()
     assert sum(row.share for row in found.bins) == pytest.approx(1, rel=tol.ULP)
     assert found.agreement is None and not found.directed
     assert found.variance == pytest.approx(np.mean(margins**2) / 2, rel=tol.EXACT)
@@ -230,7 +230,7 @@ def test_bins_of_all_pairs_are_those_of_a_loop(link):
 def test_bins_of_pairs_keep_who_was_chosen():
     margins = np.array([-4.0, -2.5, -1.0, 0.0, 2.0, 3.0, 5.0, 6.0])
     found = reward_dominance(Scores.from_pairs(margins, np.zeros(8)))
-    assert [row.count for row in found.bins] == [1, 1, 3, 1, 2]
+    assert [row.pairs for row in found.bins] == [1, 1, 3, 1, 2]
     assert found.agreement == 4.5 / 8 and found.triples.total == 0
     assert found.variance == pytest.approx(np.mean(margins**2) / 2, rel=tol.ULP)
     assert found.triples.to_dict()["regions"][0]["share"] is None
@@ -239,7 +239,7 @@ def test_bins_of_pairs_keep_who_was_chosen():
 def test_the_edge_of_a_bin_belongs_to_the_upper_one():
     edge = float(logistic.margin(0.99))
     found = reward_dominance(Scores.from_pairs([edge, edge - 1e-9], [0.0, 0.0]))
-    assert [row.count for row in found.bins] == [0, 0, 0, 1, 1]
+    assert [row.pairs for row in found.bins] == [0, 0, 0, 1, 1]
 
 
 def test_variance_and_bins_of_normal_scores_are_the_logit_normals():
@@ -382,7 +382,7 @@ def agrees_with_the_loop(prompts: list[list[float]], link, wide: bool) -> None:
     scores = make([0.0, 4.0, 4.2, 5.0], *prompts)
     every = loop_quadruples(scores, link, rule)
     found = fragile_quadruples(scores, link=link, rule=rule, top=len(every) + 1)
-    assert found.count == len(every) == len(found.top)
+    assert found.total == len(every) == len(found.top)
     owners = [place[0] for place in every]
     assert list(found.by_prompt) == [owners.count(n) for n in range(scores.num_prompts)]
     assert found.prompts_with == len(set(owners))
@@ -410,7 +410,7 @@ def test_many_prompts_at_once_are_those_of_a_loop(size):
     scores = normal(12, size, 3.0, seed=size)
     every = loop_quadruples(scores, logistic, QuadrupleRule())
     found = fragile_quadruples(scores, top=25)
-    assert found.count == len(every) and (size == 6 or len(every) > 100)
+    assert found.total == len(every) and (size == 6 or len(every) > 100)
     ranked = sorted((-w, gap) for w, gap in worths(scores, logistic, every))
     assert [(-row.log_sensitivity, row.gap) for row in found.top] == [
         (pytest.approx(key, abs=tol.EXACT), pytest.approx(gap)) for key, gap in ranked[:25]
@@ -445,7 +445,7 @@ def test_the_count_is_exact_beyond_64_bits():
     bounds = np.array([0, 4 * number], dtype=np.int64)
     names = tuple(map(str, range(4 * number)))
     found = fragile_quadruples(Scores(("x",), names, response, values, bounds), top=3)
-    assert found.count == number**4 > 2**63
+    assert found.total == number**4 > 2**63
     assert len({(row.response_i, row.response_k) for row in found.top}) >= 1
 
 
@@ -459,7 +459,7 @@ def test_quadruples_refuse_what_cannot_have_any():
     with pytest.raises(InputError, match="at least 4 responses; the largest has 2"):
         fragile_quadruples(Scores.from_pairs([1.0], [0.0]))
     four = make([0.0, 1.0, 2.0, 3.0])
-    assert fragile_quadruples(four).to_dict()["count"] == 0
+    assert fragile_quadruples(four).to_dict()["total"] == 0
     for rule, name in (
         (QuadrupleRule(strong=1.0), "strong"),
         (QuadrupleRule(weak=0.7), "weak"),
@@ -478,4 +478,4 @@ def test_real_scores_have_the_bins_their_source_counts(shared_data):
     found = read_scores(path, prompt="prompt_id", where={"dataset": "alpaca-eval-ko"})
     assert found.num_prompts == 797 and found.num_pairs == 28764
     bins = reward_dominance(found).bins
-    assert [2 * row.count for row in bins] == [792, 1476, 52992, 2242, 26]
+    assert [2 * row.pairs for row in bins] == [792, 1476, 52992, 2242, 26]

@@ -244,7 +244,7 @@ def _bin_table(found: RewardDominance) -> Table:
     rows = tuple(
         (
             row.label,
-            amount(row.count),
+            amount(row.pairs),
             f"{row.share:.2%}",
             f"{row.fitted:.2%}",
             *(
@@ -298,11 +298,11 @@ def _triple_table(found: RewardDominance) -> Table:
 def _finding(found: Quadruples) -> str:
     rule = found.rule
     text = (
-        f"{found.count:,} fragile quadruples in {found.prompts_with:,} of {found.prompts:,} "
+        f"{found.total:,} fragile quadruples in {found.prompts_with:,} of {found.prompts:,} "
         f"prompts: p_ik >= {rule.strong:g}, p_i'k within {rule.tolerance:g} of {rule.near:g}, "
         f"p_kj <= {rule.weak:g}, and p_i'j < 0.5 < p_ij."
     )
-    return text if found.count else f"No fragile quadruple: {text}"
+    return text if found.total else f"No fragile quadruple: {text}"
 
 
 def _first_table(row: Quadruple) -> Table:

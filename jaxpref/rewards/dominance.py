@@ -34,7 +34,7 @@ class RewardBin(NamedTuple):
     label: str
     low: float
     high: float
-    count: float
+    pairs: float
     share: float
     fitted: float
 
@@ -129,7 +129,7 @@ def reward_dominance(
     Examples
     --------
     >>> found = reward_dominance(Scores.from_pairs([5.0, 0.0, 1.0], [0.0, 0.5, -2.0]))
-    >>> [row.count for row in found.bins], found.bimodal
+    >>> [row.pairs for row in found.bins], found.bimodal
     ([0.0, 0.0, 1.0, 1.0, 1.0], True)
     """
     if not link.symmetric:

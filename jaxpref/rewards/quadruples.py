@@ -69,7 +69,7 @@ class Quadruples(NamedTuple):
 
     Attributes
     ----------
-    count : int
+    total : int
         How many there are, exactly.
     prompts, prompts_with : int
         How many prompts there are, and how many have one.
@@ -83,7 +83,7 @@ class Quadruples(NamedTuple):
         The first in that order.
     """
 
-    count: int
+    total: int
     prompts: int
     prompts_with: int
     by_prompt: tuple[int, ...]
@@ -149,7 +149,7 @@ def fragile_quadruples(
     ... )
     >>> found = fragile_quadruples(scores)
     >>> row = found.top[0]
-    >>> found.count, round(row.p_ij, 4), round(row.p_i_prime_j, 4)
+    >>> found.total, round(row.p_ij, 4), round(row.p_i_prime_j, 4)
     (1, 0.9533, 0.4384)
     """
     bounds = _bounds(link, rule)
@@ -173,7 +173,7 @@ def fragile_quadruples(
         )
     by_prompt = _by_prompt(scores, counts)
     return Quadruples(
-        count=sum(by_prompt),
+        total=sum(by_prompt),
         prompts=scores.num_prompts,
         prompts_with=sum(count > 0 for count in by_prompt),
         by_prompt=by_prompt,
@@ -234,9 +234,13 @@ def _describe(
     return tuple(
         Quadruple(
             scores.prompts[found.owner[place.i]],
-            *(name(at) for at in place),
-            *(float(s[at]) for at in place),
-            *(float(chance[key].probability[n]) for key in pairs),
+            *(name(place.i), name(place.prime), name(place.k), name(place.j)),
+            *(float(s[place.i]), float(s[place.prime]), float(s[place.k]), float(s[place.j])),
+            p_ik=float(chance["ik"].probability[n]),
+            p_i_prime_k=float(chance["pk"].probability[n]),
+            p_kj=float(chance["kj"].probability[n]),
+            p_ij=float(chance["ij"].probability[n]),
+            p_i_prime_j=float(chance["pj"].probability[n]),
             log_sensitivity=float(logs[n]),
             amplification=float(unseen[n] / known[n]),
             gap=float(s[place.i] - s[place.prime]),

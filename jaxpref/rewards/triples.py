@@ -106,7 +106,7 @@ def triple_shares(
     --------
     >>> scores = Scores.from_arrays(["x"] * 3, ["i", "k", "j"], [4.6, 0.0, 3.9])
     >>> triple_shares(scores, thresholds=(2.0, 20.0)).inside
-    (4.0, 1.0)
+    (2.0, 1.0)
     """
     levels = check_thresholds(thresholds)
     most = check_count("most_first", most_first, at_least=2)
