@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ import pytest
 from tolerances import EXACT, FINITE_DIFF
 
 from jaxpref import InputError
-from jaxpref.llm import generate as generation
 from jaxpref.llm import probe as probes
 from jaxpref.llm.animals import ANIMALS, NOUNS, ORDERED_PAIRS, fill, templates
 from jaxpref.llm.answers import preferred
@@ -213,7 +213,7 @@ def test_answers_are_counted_by_question(monkeypatch, model):
         texts = ["I just prefer dog.", "dog", "bird.", "I prefer cat over dog."]
         return [TOKENIZER.encode(texts[len(asked) % 4], add_special_tokens=False) for _ in prompts]
 
-    monkeypatch.setattr(generation, "generate", scripted)
+    monkeypatch.setattr(import_module("jaxpref.llm.generate"), "generate", scripted)
     found = probes.sampled_probe(model, TOKENIZER, key=jax.random.key(0), samples=8, batch=1)
     assert asked == [text for text in probes.probe_questions() for _ in range(8)]
     # Two of four answers say dog alone, one bird alone, one cat over dog.

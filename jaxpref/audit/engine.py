@@ -185,8 +185,9 @@ def laplacian(
     >>> laplacian(np.array([0]), np.array([1]), np.array([2.0]), 2).tolist()
     [[2.0, -2.0], [-2.0, 2.0]]
     """
-    links = np.bincount(item_a * size + item_b, weight, size * size).reshape(size, size)
-    links = links + links.T
+    # Of no pairs at all, bincount returns whole numbers.
+    links = np.bincount(item_a * size + item_b, weight, size * size).astype(np.float64)
+    links = links.reshape(size, size) + links.reshape(size, size).T
     matrix = -links
     matrix[np.diag_indices(size)] = links.sum(axis=1)
     return matrix

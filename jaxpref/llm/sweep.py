@@ -461,7 +461,7 @@ def _run(
                 options,
                 out,
                 k,
-                jax.config.read("jax_enable_x64"),
+                jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
             ),
             daemon=True,
         )
