@@ -66,7 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def torch_model(config: dict[str, Any], seed: int) -> Any:
     """Return transformers' model of a config, with random weights, norms and biases included."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
@@ -87,7 +87,7 @@ def tokens(vocabulary: int) -> np.ndarray:
 
 def torch_logits(model: Any, rows: np.ndarray) -> np.ndarray:
     """Return transformers' logits of rows of tokens."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     with torch.no_grad():
         return model(torch.from_numpy(rows).long()).logits.numpy()
