@@ -44,7 +44,7 @@ def sort_scores(scores: Scores) -> Sorted:
     order = np.lexsort((scores.score, owner))
     score = scores.score[order]
     heads = np.ones(len(score), bool)
-    heads[1:] = (np.diff(score) != 0) | (np.diff(owner) != 0)
+    heads[1:] = (score[1:] != score[:-1]) | (owner[1:] != owner[:-1])
     run = np.cumsum(heads) - 1
     starts = np.append(np.flatnonzero(heads), len(score))
     return Sorted(

@@ -259,7 +259,8 @@ def describe_scores(
             "effect of that step."
         )
     order = np.lexsort((score, owner))
-    same = (np.diff(owner[order]) == 0) & (np.diff(score[order]) == 0)
+    owner, score = owner[order], score[order]
+    same = (owner[1:] == owner[:-1]) & (score[1:] == score[:-1])  # a difference can overflow
     if same.any():
         count = int(np.sum(np.append(same, False) | np.insert(same, 0, False)))
         equal = int(same.sum())
