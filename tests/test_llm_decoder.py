@@ -193,11 +193,17 @@ def test_forward_over_reverse_works(small64):
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(second))
 
 
-def test_recomputing_layers_changes_no_derivative(small):
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_recomputing_layers_changes_no_derivative(small, remat):
     plain = jax.jit(jax.grad(lambda p: loss(small, p)))(small.params)
-    again = jax.jit(jax.grad(lambda p: loss(small, p, remat=True)))(small.params)
+    again = jax.jit(jax.grad(lambda p: loss(small, p, remat=remat)))(small.params)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         assert np.abs(a - b).max() < F32
+
+
+def test_an_unknown_way_of_recomputing_is_refused(small):
+    with pytest.raises(InputError, match="remat: expected one of 'none', 'dots', 'full'"):
+        loss(small, small.params, remat="some")
 
 
 def test_direct_attention_equals_jax_nn(small):

@@ -23,6 +23,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import check_option
 from ._dtypes import at_least_float32, check_dtype
 from .attention import attend
 from .config import DecoderConfig
@@ -37,6 +38,8 @@ _ACTIVATIONS = {
 # Up to here the loop over the layers is unrolled: kept values need no copy into stacks, which
 # made a training step of 16 rows 1.7 times as fast on one core (5 layers), for a longer compile.
 _UNROLLED_LAYERS = 8
+REMATS = ("none", "dots", "full")
+"""What the backward pass computes again: nothing, all but products with weights, whole layers."""
 
 
 class LanguageModel(NamedTuple):
@@ -239,7 +242,7 @@ class Decoder(nnx.Module):
         mask: Bool[Array, "#B T S"],
         *,
         attention: str = "direct",
-        remat: bool = False,
+        remat: str = "none",
         cache: KeyValues | None = None,
     ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
         """Return the normed hidden states, and the cache with these tokens written to it."""
@@ -254,7 +257,7 @@ class Decoder(nnx.Module):
         x, cache = self._scan(x, Context(mask, tables, attention), cache, remat)
         return self.norm(x), cache
 
-    def _scan(self, x: Array, context: Context, cache: KeyValues | None, remat: bool):
+    def _scan(self, x: Array, context: Context, cache: KeyValues | None, remat: str):
         """Run the layers one after the other over their stacked parameters."""
         graphdef, stacked = nnx.split(self.layers)
 
@@ -264,7 +267,7 @@ class Decoder(nnx.Module):
             x, view = nnx.merge(graphdef, params)(x, context, view)
             return (x, None if view is None else view.store), None
 
-        layer = jax.checkpoint(layer) if remat else layer
+        layer = _rematerialised(layer, remat)
         count = self.config.num_hidden_layers
         index = jnp.arange(count, dtype=jnp.int32)
         unroll = count if count <= _UNROLLED_LAYERS else 1
@@ -275,6 +278,15 @@ class Decoder(nnx.Module):
         table = self.embedding if self.config.tie_word_embeddings else self.head
         exact = at_least_float32(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table[...], preferred_element_type=exact)
+
+
+def _rematerialised(layer: Any, remat: str) -> Any:
+    """Return a layer whose backward pass computes again what `remat` says."""
+    check_option("remat", remat, REMATS)
+    if remat == "none":
+        return layer
+    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return jax.checkpoint(layer, policy=kept)
 
 
 def _rows(table: nnx.Param, index: Int[Array, "..."]) -> Float[Array, "... D"]:
@@ -362,7 +374,7 @@ def hidden_states(
     positions: Int[Array, "#B T"] | None = None,
     mask: Bool[Array, "#B T T"] | None = None,
     attention: str = "direct",
-    remat: bool = False,
+    remat: str = "none",
 ) -> Float[Array, "B T D"]:
     """Return the hidden states of rows of tokens, behind the final norm.
 
@@ -379,8 +391,9 @@ def hidden_states(
         as far as the model's sliding window reaches.
     attention : {"direct", "xla", "cudnn"}
         How attention is computed; see ``attend``.
-    remat : bool
-        Keep only each layer's input for the backward pass and compute the rest again.
+    remat : {"none", "dots", "full"}
+        What the backward pass computes again instead of keeping: nothing; all of a layer but its
+        products with weights; or all of it, from its input.
 
     Returns
     -------

@@ -30,7 +30,7 @@ def completion_logps(
     chunk: int | None = None,
     sliding_window: int | None = None,
     attention: str = "direct",
-    remat: bool = False,
+    remat: str = "none",
 ) -> Float[Array, "R completions"]:
     """Return log P(completion | prompt) of every completion of every row.
 
@@ -53,7 +53,7 @@ def completion_logps(
         the backward pass instead of kept. All at once, and kept, when left out.
     sliding_window : int, optional
         Attention window in tokens; that of the model's config when left out.
-    attention, remat : str, bool
+    attention, remat : str
         As in :func:`jaxpref.llm.hidden_states`.
 
     Returns
@@ -91,7 +91,7 @@ def token_logps(
     chunk: int | None = None,
     sliding_window: int | None = None,
     attention: str = "direct",
-    remat: bool = False,
+    remat: str = "none",
 ) -> tuple[Float[Array, "R W"], Int[Array, "R W"], Bool[Array, " R"]]:
     """Return the log-probability of each completion token, its segment, and whether all fit.
 

@@ -27,6 +27,7 @@ from .._checks import (
     check_option,
     check_positive,
 )
+from .attention import best_attention
 from .batches import SCHEDULES, Plan, learning_rates, plan_batches
 from .decoder import LanguageModel
 from .losses import LossSettings
@@ -84,6 +85,11 @@ class TrainOptions:
         As in :class:`jaxpref.llm.training.Recipe`.
     logit_chunk : int, optional
         Positions projected to the vocabulary at once, for large vocabularies.
+    attention : {"direct", "xla", "cudnn"}, optional
+        How attention is computed; by default "cudnn" where it can
+        (:func:`jaxpref.llm.attention.best_attention`), else "direct".
+    remat : {"none", "dots", "full"}
+        What the backward pass computes again instead of keeping.
     seed : int
         Of the order of the data.
     """
@@ -109,6 +115,8 @@ class TrainOptions:
     eps_root: float = 0.0
     compute_dtype: str | None = None
     logit_chunk: int | None = None
+    attention: str | None = None
+    remat: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -146,6 +154,8 @@ class TrainOptions:
             compute_dtype=self.compute_dtype,
             logit_chunk=self.logit_chunk,
             sliding_window=sliding_window,
+            attention=self.attention or "direct",
+            remat=self.remat,
             **{name: getattr(self, name) for name in names},
         )
 
@@ -272,6 +282,9 @@ def _prepare(
 ) -> tuple[list[_Part], Plan]:
     """Return the rows by width on the device, and the order of the data."""
     recipe = options.recipe(completions, model.config.sliding_window)
+    if options.attention is None:
+        dtype = options.compute_dtype or "float32"
+        recipe = replace(recipe, attention=best_attention(dtype, model.config.head_dim))
     pieces = [rows] if plan is not None else _few_widths(rows, _steps(options, rows))
     none = jnp.zeros((1, completions), jnp.float32)
     parts = []

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import optax
 
 from .._checks import InputError, check_count, check_option
+from .attention import ATTENTIONS
+from .decoder import REMATS
 from .logps import completion_logps
 from .losses import LOSSES, LossSettings, implicit_rewards, preference_loss
 from .rows import Rows, completion_lengths
@@ -118,6 +120,9 @@ class Recipe:
         As `chunk` of :func:`jaxpref.llm.logps.completion_logps`.
     sliding_window : int, optional
         The model's attention window.
+    attention, remat : str
+        As in :func:`jaxpref.llm.hidden_states`: how attention is computed, and what the backward
+        pass computes again instead of keeping.
     """
 
     loss: str = "dpo"
@@ -133,9 +138,13 @@ class Recipe:
     logit_width: int | None = None
     logit_chunk: int | None = None
     sliding_window: int | None = None
+    attention: str = "direct"
+    remat: str = "none"
 
     def __post_init__(self) -> None:
         check_option("loss", self.loss, LOSSES)
+        check_option("attention", self.attention, ATTENTIONS)
+        check_option("remat", self.remat, REMATS)
         check_count("completions", self.completions, at_least=1)
         if self.loss not in ANY_NUMBER and self.completions > 2:
             raise InputError(
@@ -196,6 +205,8 @@ def policy_logps(graphdef: Any, params: Params, rows: Rows, recipe: Recipe) -> j
         width=recipe.logit_width,
         chunk=recipe.logit_chunk,
         sliding_window=recipe.sliding_window,
+        attention=recipe.attention,
+        remat=recipe.remat,
     )
 
 
