@@ -72,7 +72,7 @@ class Config:
     pairs: int = 1024
     batch_size: int = 16
     beta: float = 0.1
-    learning_rate: float = 1e-4
+    learning_rate: float = 7e-5
     fine_tuning: FineTuning = FineTuning()
 
     def members(self) -> list[Member]:

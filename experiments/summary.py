@@ -33,8 +33,23 @@ TRAINED = {
     "figC5": "figC5_balanced_preferences",
     "ext1": "ext1_training_sensitivity",
     "ext2": "ext2_rankings_soften",
+    "ext5": "ext5_training_choices",
 }
-FIGURES = ("regions.png", "over_data.png", "over_learned.png", "derivatives.png", "jump.png")
+FIGURES = (
+    "regions.png",
+    "over_data.png",
+    "over_learned.png",
+    "derivatives.png",
+    "jump.png",
+    "choices.png",
+)
+    "regions.png",
+    "over_data.png",
+    "over_learned.png",
+    "derivatives.png",
+    "jump.png",
+    "choices.png",
+)
 HEAD = """# Experiments
 
 One item of the paper, one script, one folder of results; figures are drawn from `result.json`
