@@ -255,7 +255,7 @@ def run(name: str, module: Any, arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="six permutations, three seeds")
     parser.add_argument("--model", type=Path, help="a checkpoint; stories260K when left out")
     parser.add_argument("--as-is", action="store_true", help="no fine-tuning on the templates")
-    parser.add_argument("--learning-rate", type=float, help="its peak; small models want 1e-4 or so")
+    parser.add_argument("--learning-rate", type=float, help="its peak")
     parser.add_argument("--processes", type=int, default=1, help="one core each")
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args(arguments)

@@ -43,13 +43,6 @@ FIGURES = (
     "jump.png",
     "choices.png",
 )
-    "regions.png",
-    "over_data.png",
-    "over_learned.png",
-    "derivatives.png",
-    "jump.png",
-    "choices.png",
-)
 HEAD = """# Experiments
 
 One item of the paper, one script, one folder of results; figures are drawn from `result.json`
