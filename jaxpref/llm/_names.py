@@ -97,10 +97,17 @@ def places(config: DecoderConfig, *, flax: bool = False) -> dict[Path, Place]:
 
 def _llama(config: DecoderConfig, flax: bool) -> Iterator[tuple[Path, Place]]:
     yield ("embedding",), Place(f"model.embed_tokens.{'embedding' if flax else 'weight'}")
+    nemotron = config.architecture == "nemotron"
     yield ("norm", "scale"), Place("model.norm.weight")
+    if nemotron:
+        yield ("norm", "bias"), Place("model.norm.bias")
     for ours, theirs in _LLAMA_NORMS.items():
         yield ("layers", ours, "scale"), Place(f"model.layers.{{}}.{theirs}.weight")
+        if nemotron:
+            yield ("layers", ours, "bias"), Place(f"model.layers.{{}}.{theirs}.bias")
     for (part, ours), theirs in _LLAMA_BLOCK.items():
+        if nemotron and ours == "gate":
+            continue
         name = f"model.layers.{{}}.{theirs}"
         kernel = Place(f"{name}.kernel") if flax else Place(f"{name}.weight", True)
         yield ("layers", part, ours, "kernel"), kernel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,6 +120,26 @@ def open_tensors(directory: Path) -> Tensors:
     """Open the weights of a checkpoint folder.
 
     Parameters
+class Some:
+    """The tensors of another source whose names a condition holds for."""
+
+    def __init__(self, tensors: Tensors, condition: Callable[[str], bool]):
+        self._tensors, self.flax = tensors, tensors.flax
+        self.files = {name: path for name, path in tensors.files.items() if condition(name)}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return self._tensors.shape(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor."""
+        return self._tensors.read(name)
+
+    def forget(self, name: str) -> None:
+        """Let go of a tensor that will not be read again."""
+        self._tensors.forget(name)
+
+
     ----------
     directory : Path
         Folder with ``model.safetensors`` or ``flax_model.msgpack``, or with several files and

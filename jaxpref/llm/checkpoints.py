@@ -77,14 +77,50 @@ def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageMode
     directory = Path(directory)
     check_dtype(dtype)
     tensors = open_tensors(directory)
-    config = decoder_config(directory)
+    return load_tensors(tensors, decoder_config(directory), directory, dtype)
+
+
+def load_tensors(
+    tensors: Tensors, config: DecoderConfig, directory: Path, dtype: str
+) -> LanguageModel:
+    """Return the decoder that exactly these tensors make; errors as :func:`load_model`."""
     graphdef, abstract = abstract_model(config, dtype)
     there = places(config, flax=tensors.flax)
     prefix = _prefix(tensors)
     there = {path: place._replace(name=_strip(place.name, prefix)) for path, place in there.items()}
-    _check_tensors(tensors, there, abstract, config, directory)
-    params = _fill(tensors, there, abstract, dtype)
+    params = read_parameters(tensors, there, abstract, config, directory, dtype)
     return LanguageModel(config, graphdef, params)
+
+
+def read_parameters(
+    tensors: Tensors,
+    there: dict[tuple[str, ...], Place],
+    abstract: Any,
+    config: Any,
+    directory: Path,
+    dtype: str,
+) -> Any:
+    """Return parameters from exactly the tensors that their places name, each in its shape.
+
+    Parameters
+    ----------
+    tensors : Tensors
+    there : dict
+        Place of each parameter by its path.
+    abstract : tree of jax.ShapeDtypeStruct
+        Their shapes; those under ``layers`` are stacked.
+    config : DecoderConfig, DebertaConfig
+    directory : Path
+        Named in messages.
+    dtype : str
+
+    Raises
+    ------
+    InputError
+        For a tensor that is missing, unexpected or of another shape.
+    """
+    _check_tensors(tensors, there, abstract, config, directory)
+    return _fill(tensors, there, abstract, dtype)
 
 
 def parameter_shapes(abstract: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -107,7 +143,7 @@ def _strip(name: str, prefix: str) -> str:
     return name.removeprefix(prefix)
 
 
-def _tensor_names(place: Place, path: tuple[str, ...], config: DecoderConfig) -> Iterator[str]:
+def _tensor_names(place: Place, path: tuple[str, ...], config: Any) -> Iterator[str]:
     """Yield the tensors of a parameter, layer by layer if it is stacked."""
     if path[0] != "layers":
         yield place.name
@@ -119,7 +155,7 @@ def _check_tensors(
     tensors: Tensors,
     there: dict[tuple[str, ...], Place],
     abstract: Any,
-    config: DecoderConfig,
+    config: Any,
     directory: Path,
 ) -> None:
     """Require exactly the config's tensors, each in its shape."""
@@ -237,6 +273,35 @@ def save_model(
         If `directory` is a file, or not empty without `overwrite`, or cannot be written, or
         `tokenizer_from` holds no tokenizer.
     """
+    return write_checkpoint(
+        directory,
+        list(model_pieces(model.params, places(model.config), model.config.num_hidden_layers)),
+        config_json(model.config, dtype=_dtype(model.params)),
+        tokenizer_from=tokenizer_from,
+        max_shard_bytes=max_shard_bytes,
+        overwrite=overwrite,
+    )
+
+
+def write_checkpoint(
+    directory: str | Path,
+    pieces: list[Piece],
+    config: dict[str, Any],
+    *,
+    tokenizer_from: str | Path | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+    overwrite: bool = False,
+) -> Path:
+    """Write tensors and a config as a folder; what is not said here as :func:`save_model`.
+
+    Parameters
+    ----------
+    directory : path
+    pieces : list of Piece
+        The tensors, in order.
+    config : dict
+        Of ``config.json``.
+    """
     directory = Path(directory)
     check_count("max_shard_bytes", max_shard_bytes)
     _check_target(directory, overwrite)
@@ -248,8 +313,8 @@ def save_model(
         ) as parent:
             made = Path(parent) / directory.name
             made.mkdir()
-            _write_weights(model, made, max_shard_bytes)
-            _write_json(made / "config.json", config_json(model.config, dtype=_dtype(model)))
+            _write_weights(pieces, made, max_shard_bytes)
+            _write_json(made / "config.json", config)
             for path in copied:
                 shutil.copyfile(path, made / path.name)
             if directory.exists():
@@ -276,15 +341,15 @@ def _tokenizer_files(source: str | Path | None) -> list[Path]:
     return found
 
 
-def _dtype(model: LanguageModel) -> str:
-    return str(jax.tree.leaves(model.params)[0].dtype)
+def _dtype(params: Any) -> str:
+    return str(jax.tree.leaves(params)[0].dtype)
 
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """One tensor to write: the parameters it is made of, in order, and its layer."""
 
     name: str
@@ -292,11 +357,13 @@ class _Piece(NamedTuple):
     layer: int | None
 
     def nbytes(self) -> int:
+        """Return the tensor's size."""
         return sum(
             leaf.nbytes // (1 if self.layer is None else len(leaf)) for leaf, _ in self.sources
         )
 
     def array(self) -> np.ndarray:
+        """Return the tensor in the file's layout."""
         parts = [
             np.asarray(leaf if self.layer is None else leaf[self.layer]) for leaf, _ in self.sources
         ]
@@ -304,30 +371,32 @@ class _Piece(NamedTuple):
         return np.ascontiguousarray(whole.T if self.sources[0][1].transposed else whole)
 
 
-def _pieces(model: LanguageModel) -> Iterator[_Piece]:
+def model_pieces(
+    params: Any, there: dict[tuple[str, ...], Place], num_layers: int
+) -> Iterator[Piece]:
     """Yield the tensors of the PyTorch layout, fused ones from their parts."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(model.params)
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
     leaves = {_path(keys): leaf for keys, leaf in flat}
     grouped: dict[str, list[tuple[Any, Place]]] = defaultdict(list)
     stacked = set()
-    for path, place in places(model.config).items():
+    for path, place in there.items():
         grouped[place.name].append((leaves[path], place))
         if path[0] == "layers":
             stacked.add(place.name)
     for name, sources in grouped.items():
         sources.sort(key=lambda source: source[1].part or 0)
         if name not in stacked:
-            yield _Piece(name, sources, None)
+            yield Piece(name, sources, None)
             continue
-        for layer in range(model.config.num_hidden_layers):
-            yield _Piece(name.format(layer), sources, layer)
+        for layer in range(num_layers):
+            yield Piece(name.format(layer), sources, layer)
 
 
-def _write_weights(model: LanguageModel, directory: Path, max_bytes: int) -> None:
+def _write_weights(pieces: list[Piece], directory: Path, max_bytes: int) -> None:
     """Write one file, or several of at most `max_bytes` and their index."""
-    shards: list[list[_Piece]] = [[]]
+    shards: list[list[Piece]] = [[]]
     size = total = 0
-    for piece in _pieces(model):
+    for piece in pieces:
         if shards[-1] and size + piece.nbytes() > max_bytes:
             shards.append([])
             size = 0

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._checks import InputError, check_count, check_option, check_positive
+from .._checks import InputError, check_between, check_count, check_option, check_positive
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "nemotron": "NemotronForCausalLM",
     "gpt2": "GPT2LMHeadModel",
 }
 ROPE_TYPES = ("default", "linear", "llama3")
-ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu")
+ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu", "relu2")
 _SAME_ACTIVATION = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new"}
 
 # What transformers takes for a key that a config.json leaves out.
@@ -42,6 +43,20 @@ _MISTRAL_DEFAULTS = _LLAMA_DEFAULTS | {
     "num_key_value_heads": 8,
     "max_position_embeddings": 4096 * 32,
     "sliding_window": 4096,
+}
+_NEMOTRON_DEFAULTS = {
+    "vocab_size": 256000,
+    "hidden_size": 6144,
+    "intermediate_size": 24576,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 48,
+    "max_position_embeddings": 4096,
+    "hidden_act": "relu2",
+    "norm_eps": 1e-5,
+    "initializer_range": 0.0134,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "partial_rotary_factor": 0.5,
 }
 _GPT2_DEFAULTS = {
     "vocab_size": 50257,
@@ -73,6 +88,8 @@ class RopeConfig:
         Bounds of the blend of "llama3", in turns per original context.
     original_max_position_embeddings : int
         Context of the pre-training, for "llama3".
+    share : float
+        Share of each head that is rotated, from its beginning: 0.5 for Nemotron, else 1.
     """
 
     kind: str = "default"
@@ -81,6 +98,7 @@ class RopeConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,16 +107,18 @@ class DecoderConfig:
 
     Parameters
     ----------
-    architecture : {"llama", "mistral", "gpt2"}
+    architecture : {"llama", "mistral", "nemotron", "gpt2"}
         Llama and Mistral normalise by root mean square, rotate positions and gate their
-        feed-forward; GPT-2 has layer norms, learned positions and a plain feed-forward.
+        feed-forward; GPT-2 has layer norms, learned positions and a plain feed-forward; Nemotron
+        layer norms whose scale is stored less 1, rotates a part of each head, and has a plain
+        feed-forward of squared rectifiers.
     vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads : int
         Sizes.
     num_key_value_heads, head_dim : int
         Key and value heads (fewer than query heads: grouped-query attention), and their width.
     max_position_embeddings : int
         Longest row, in tokens.
-    hidden_act : {"silu", "gelu", "gelu_new", "relu"}
+    hidden_act : {"silu", "gelu", "gelu_new", "relu", "relu2"}
         Activation of the feed-forward.
     norm_eps : float
         Added to the variance in every norm.
@@ -178,8 +198,10 @@ def _check_rope(rope: RopeConfig, head_dim: int) -> None:
     check_option("rope_type", rope.kind, ROPE_TYPES)
     check_positive("rope_theta", rope.theta)
     check_positive("rope factor", rope.factor)
-    if head_dim % 2:
-        raise InputError(f"head_dim: expected an even number for rotary positions; got {head_dim}")
+    check_between("partial_rotary_factor", rope.share, 0.0, 1.0, what="a share", open_low=True)
+    rotated = int(head_dim * rope.share)
+    if rotated % 2 or not rotated:
+        raise InputError(f"head_dim: expected an even number for rotary positions; got {rotated}")
     if rope.kind == "llama3" and not rope.low_freq_factor < rope.high_freq_factor:
         raise InputError(
             "high_freq_factor: expected a number above low_freq_factor "
@@ -245,19 +267,19 @@ def _named(name: str, keys: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _llama(kind: str, given: Mapping[str, Any]) -> DecoderConfig:
-    keys = {**(_MISTRAL_DEFAULTS if kind == "mistral" else _LLAMA_DEFAULTS), **given}
+    keys = {**_DEFAULTS[kind], **given}
     heads = keys["num_attention_heads"]
     return DecoderConfig(
         architecture=kind,
         num_key_value_heads=keys.get("num_key_value_heads") or heads,
         head_dim=keys.get("head_dim") or keys["hidden_size"] // heads,
         hidden_act=_activation(keys["hidden_act"]),
-        norm_eps=float(keys["rms_norm_eps"]),
+        norm_eps=float(keys[_EPS[kind]]),
         tie_word_embeddings=bool(keys.get("tie_word_embeddings", False)),
-        rope=_rope(keys),
+        rope=_rope(keys, partial=kind == "nemotron"),
         sliding_window=keys.get("sliding_window") if kind == "mistral" else None,
-        attention_bias=bool(keys.get("attention_bias", False)) and kind == "llama",
-        mlp_bias=bool(keys.get("mlp_bias", False)) and kind == "llama",
+        attention_bias=bool(keys.get("attention_bias", False)) and kind != "mistral",
+        mlp_bias=bool(keys.get("mlp_bias", False)) and kind != "mistral",
         initializer_range=float(keys["initializer_range"]),
         bos_token_id=keys["bos_token_id"],
         eos_token_ids=_ids(keys["eos_token_id"]),
@@ -265,6 +287,12 @@ def _llama(kind: str, given: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
+_DEFAULTS = {
+    "llama": _LLAMA_DEFAULTS,
+    "mistral": _MISTRAL_DEFAULTS,
+    "nemotron": _NEMOTRON_DEFAULTS,
+}
+_EPS = {"llama": "rms_norm_eps", "mistral": "rms_norm_eps", "nemotron": "norm_eps"}
 _SHARED_COUNTS = (
     "vocab_size",
     "hidden_size",
@@ -321,15 +349,21 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(int(one) for one in (value if isinstance(value, (list, tuple)) else [value]))
 
 
-def _rope(keys: Mapping[str, Any]) -> RopeConfig:
+def _rope(keys: Mapping[str, Any], *, partial: bool = False) -> RopeConfig:
     """Return the rotary part from `rope_parameters` (5.x) or `rope_scaling` (4.x)."""
     part = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
     kind = check_option("rope_type", part.get("rope_type", part.get("type", "default")), ROPE_TYPES)
-    if part.get("partial_rotary_factor", keys.get("partial_rotary_factor", 1.0)) not in (None, 1.0):
-        raise InputError("partial_rotary_factor: expected 1; a part of a head cannot be rotated")
+    share = part.get("partial_rotary_factor", keys.get("partial_rotary_factor", 1.0))
+    share = 1.0 if share is None else float(share)
+    if share != 1.0 and not partial:
+        raise InputError(
+            "partial_rotary_factor: expected 1; a part of a head is rotated only for Nemotron"
+        )
+    if share != 1.0 and kind != "default":
+        raise InputError(f"rope_type: expected 'default' with partial_rotary_factor; got {kind!r}")
     theta = float(part.get("rope_theta") or keys.get("rope_theta") or 10000.0)
     if kind == "default":
-        return RopeConfig(theta=theta)
+        return RopeConfig(theta=theta, share=share)
     needed = ("factor",) if kind == "linear" else _LLAMA3_KEYS
     missing = [name for name in needed if part.get(name) is None]
     if missing:
@@ -401,10 +435,12 @@ def _llama_keys(config: DecoderConfig, rope: RopeConfig) -> dict[str, Any]:
         "num_key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,
         "hidden_act": config.hidden_act,
-        "rms_norm_eps": config.norm_eps,
+        _EPS[config.architecture]: config.norm_eps,
         "rope_theta": rope.theta,
         "rope_scaling": _rope_scaling(rope),
     }
+    if config.architecture == "nemotron":
+        keys["partial_rotary_factor"] = rope.share
     if config.architecture == "mistral":
         return keys | {"sliding_window": config.sliding_window}
     return keys | {"attention_bias": config.attention_bias, "mlp_bias": config.mlp_bias}

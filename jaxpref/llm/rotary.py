@@ -36,13 +36,14 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, shape (head_dim / 2,), float64
-        In (0, 1], falling.
+        In (0, 1], falling; for the rotated share of a head only.
 
     Examples
     --------
     >>> inverse_frequencies(RopeConfig(theta=100.0), 4).round(3).tolist()
     [1.0, 0.1]
     """
+    head_dim = int(head_dim * rope.share)
     frequencies = rope.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if rope.kind == "default":
         return frequencies
@@ -92,13 +93,15 @@ def rotate(
     cosines: Float[Array, "... T half"],
     sines: Float[Array, "... T half"],
 ) -> Float[Array, "... T N H"]:
-    """Return each head turned by its token's angles, pairing i with i + head_dim / 2.
+    """Return each head turned by its token's angles, pairing i with i + half.
+
+    Where the tables are for a part of a head, its first 2 half entries, the rest stays.
 
     Parameters
     ----------
     heads : array, shape (..., T, heads, head_dim)
         Queries or keys.
-    cosines, sines : array, shape (..., T, head_dim / 2)
+    cosines, sines : array, shape (..., T, half)
         From ``rotary_tables``.
 
     Returns
@@ -112,7 +115,10 @@ def rotate(
     >>> rotate(jnp.ones((1, 1, 4), "float32"), *tables).tolist()
     [[[1.0, 1.0, 1.0, 1.0]]]
     """
-    first, second = jnp.split(heads.astype(cosines.dtype), 2, axis=-1)
+    rest = heads[..., 2 * cosines.shape[-1] :]
+    turning = heads[..., : 2 * cosines.shape[-1]].astype(cosines.dtype)
+    first, second = jnp.split(turning, 2, axis=-1)
     cosines, sines = cosines[..., None, :], sines[..., None, :]
     turned = (first * cosines - second * sines, second * cosines + first * sines)
-    return jnp.concatenate(turned, axis=-1).astype(heads.dtype)
+    whole = jnp.concatenate(turned, axis=-1).astype(heads.dtype)
+    return jnp.concatenate((whole, rest), axis=-1) if rest.shape[-1] else whole
