@@ -153,15 +153,34 @@ Judge = Callable[[str, dict[str, Any]], list[_common.Row]]
 
 
 def compute(
-    config: Config, judge: Judge, item: str, *, smoke: bool = False, **options: Any
+    config: Config,
+    progress: _common.Progress | None = None,
+    *,
+    item: str,
+    judge: Judge,
+    model: Path | None = None,
+    as_is: bool = False,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return what goes into result.json: train, or read what was trained, and judge.
 
-    A smoke run trains too little to judge, and compares nothing.
+    Parameters
+    ----------
+    config : Config
+        Fewer than three values of p23, as in a smoke run, draw no curve: nothing is judged.
+    progress : callable, optional
+        Called with (parts done, parts).
+    item, judge
+        The figure's name in the paper, and the verdicts on one permutation's curve.
+    model, as_is, processes
+        As the command's.
     """
-    folder, records = policies.trained(config, **options)
+    folder, records = policies.trained(
+        config, model=model, as_is=as_is, processes=processes, progress=progress
+    )
     values: dict[str, Any] = {**values_of(config, records), "reference": _balance(folder)}
-    rows = [] if smoke else [row for curve in values["curves"] for row in judge(item, curve)]
+    judged = len(config.p23) > 2
+    rows = [row for curve in values["curves"] for row in judge(item, curve)] if judged else []
     return _common.result(config, values, rows)
 
 
@@ -270,7 +289,6 @@ def run(name: str, module: Any, arguments: list[str] | None = None) -> int:
         content = module.compute(
             config,
             move,
-            smoke=options.smoke,
             model=options.model,
             as_is=options.as_is,
             processes=options.processes,

@@ -14,39 +14,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import _animal_figures as figures
 from _animal_policies import Config, FineTuning
-from _common import Progress
 
 NAME = "fig3_strong_preferences"
 SMOKE = replace(Config(), p23=(0.0, 1.0), pairs=32, fine_tuning=FineTuning(steps=2, warmup=1))
+compute = partial(figures.compute, item="Fig. 3", judge=figures.judge_jump)
 plot, full = figures.plot, figures.full
-
-
-def compute(
-    config: Config,
-    progress: Progress | None = None,
-    *,
-    smoke: bool | None = None,
-    model: Path | None = None,
-    as_is: bool = False,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """Return what goes into result.json; parameters as the command's."""
-    return figures.compute(
-        config,
-        figures.judge_jump,
-        "Fig. 3",
-        smoke=config == SMOKE if smoke is None else smoke,
-        model=model,
-        as_is=as_is,
-        processes=processes,
-        progress=progress,
-    )
-
 
 if __name__ == "__main__":
     sys.exit(figures.run(NAME, sys.modules[__name__]))

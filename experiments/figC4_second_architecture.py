@@ -85,7 +85,6 @@ def compute(
     config: Config,
     progress: Progress | None = None,
     *,
-    smoke: bool | None = None,
     model: Path | None = None,
     as_is: bool = False,
     processes: int = 1,
@@ -93,13 +92,12 @@ def compute(
     """Return what goes into result.json; parameters as the command's."""
     return figures.compute(
         config,
-        figures.judge_jump,
-        "Fig. C4",
-        smoke=config == SMOKE if smoke is None else smoke,
+        progress,
+        item="Fig. C4",
+        judge=figures.judge_jump,
         model=random_checkpoint(config) if model is None else model,
         as_is=as_is,
         processes=processes,
-        progress=progress,
     )
 
 
