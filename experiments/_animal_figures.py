@@ -53,6 +53,11 @@ def values_of(config: Config, records: Sequence[dict[str, Any]]) -> dict[str, An
         p23, p13 = policies.means(curve, "p23"), policies.means(curve, "p13")
         curve["data_change"] = policies.crossing(curve["p23_data"], p13, LOW, HIGH)
         curve["learned_change"] = policies.crossing(p23, p13, LOW, HIGH)
+        curve["rise"] = policies.alike_but_apart(p23, p13, LEARNED_CHANGE)
+        curve["seeds_crossing"] = [
+            policies.crossing(*seed, LOW, HIGH) < LEARNED_CHANGE
+            for seed in zip(curve["p23"], curve["p13"], strict=True)
+        ]
         curve["same_p13_apart"] = policies.alike_but_apart(p13, p23, ALIKE)
         curve["same_p23_apart"] = policies.alike_but_apart(p23, p13, ALIKE)
         curve["slope_13_on_23"] = _slope(curve)
@@ -77,7 +82,10 @@ def shown(change: float) -> float | str:
 
 
 def judge_jump(item: str, curve: dict[str, Any]) -> list[_common.Row]:
-    """Return the two observations under Fig. 3 for one permutation."""
+    """Return the two observations under Fig. 3 for one permutation.
+
+    Where p13 starts is the order's own: the height row asks for the same climb from anywhere.
+    """
     name, p13 = named(curve), policies.means(curve, "p13")
     mass = (
         f"p13 between {np.min(p13):.2f} and {np.max(p13):.2f}; format mass at least "
@@ -100,7 +108,18 @@ def judge_jump(item: str, curve: dict[str, Any]) -> list[_common.Row]:
             ours=shown(curve["learned_change"]),
             error=curve["learned_change"],
             tolerance=LEARNED_CHANGE,
-            evidence=f"least change of the learned p23 that does it; {mass}",
+            evidence="least change of the learned p23 that does it; in "
+            f"{sum(curve['seeds_crossing'])} of {len(curve['seeds_crossing'])} seeds alone; {mass}",
+        ),
+        _common.judge(
+            f"{item}, {name}: height",
+            "p13 climbs as far, from wherever it starts, while the learned p23 hardly changes",
+            paper=f"by {HIGH - LOW:g} or more",
+            ours=curve["rise"],
+            error=HIGH - LOW - curve["rise"],
+            tolerance=0.0,
+            evidence=f"largest gap of p13 between models whose p23 is within {LEARNED_CHANGE:g}; "
+            "where it starts differs from order to order",
         ),
         _common.judge(
             f"{item}, {name}: same p13",

@@ -332,8 +332,8 @@ def test_the_jump_and_its_absence_are_judged_by_numbers(scripts: Any) -> None:
 
     x = np.linspace(0.001, 0.999, 21)
     jump = 1 / (1 + np.exp(-200 * (x - 0.03)))
-    assert verdicts(x, np.clip(jump, 1e-6, 1 - 1e-6), figures.judge_jump)[:3] == ["holds"] * 3
-    assert verdicts(x, x, figures.judge_jump) == ["differs"] * 4
+    assert verdicts(x, np.clip(jump, 1e-6, 1 - 1e-6), figures.judge_jump)[:4] == ["holds"] * 4
+    assert verdicts(x, x, figures.judge_jump) == ["differs"] * 5
     assert verdicts(x, x, figures.judge_proportional) == ["holds"] * 2
 
 
