@@ -116,10 +116,6 @@ def _flatten(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield f"{above}{key}", value
 
 
-def open_tensors(directory: Path) -> Tensors:
-    """Open the weights of a checkpoint folder.
-
-    Parameters
 class Some:
     """The tensors of another source whose names a condition holds for."""
 
@@ -140,6 +136,10 @@ class Some:
         self._tensors.forget(name)
 
 
+def open_tensors(directory: Path) -> Tensors:
+    """Open the weights of a checkpoint folder.
+
+    Parameters
     ----------
     directory : Path
         Folder with ``model.safetensors`` or ``flax_model.msgpack``, or with several files and
