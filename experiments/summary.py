@@ -34,6 +34,7 @@ TRAINED = {
     "ext1": "ext1_training_sensitivity",
     "ext2": "ext2_rankings_soften",
     "ext5": "ext5_training_choices",
+    "ext6": "ext6_two_probes",
 }
 FIGURES = (
     "regions.png",
@@ -42,6 +43,7 @@ FIGURES = (
     "derivatives.png",
     "jump.png",
     "choices.png",
+    "probes.png",
 )
 HEAD = """# Experiments
 

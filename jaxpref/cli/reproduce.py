@@ -31,6 +31,7 @@ TRAINED = {
     "ext1": "ext1_training_sensitivity",
     "ext2": "ext2_rankings_soften",
     "ext5": "ext5_training_choices",
+    "ext6": "ext6_two_probes",
 }
 """Items that train language models: minutes each, and run only where they are named."""
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
@@ -43,7 +44,7 @@ def reproduce(
         list[str] | None,
         typer.Argument(
             help="fig1, fig2, claims, gradients (all of these if left out); or of those that "
-            "train: fig3, figC4, figC5, ext1, ext2, ext5.",
+            "train: fig3, figC4, figC5, ext1, ext2, ext5, ext6.",
             metavar="[ITEM]...",
             show_default=False,
         ),
