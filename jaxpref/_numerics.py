@@ -98,7 +98,10 @@ def abs_drop(x: Float[Array, "..."], shift: Float[Array, "..."]) -> Float[Array,
     """
     size = jnp.abs(x)
     outward = jnp.where(x < 0, -shift, shift)
-    return jnp.where(size + outward >= 0, -outward, 2 * size + outward)
+    reach = size + outward
+    # At x + shift = 0 take the side on which abs has its slope there: that of positive numbers.
+    outside = (reach > 0) | ((reach == 0) & (x >= 0))
+    return jnp.where(outside, -outward, 2 * size + outward)
 
 
 def log1p_square(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -135,7 +135,7 @@ def test_laws(name):
 @each_link
 def test_density_is_the_derivative_of_probability(name):
     link = LINKS[name]
-    points = jnp.asarray([-30.0, -3.0, -0.7, 0.4, 2.5, 6.0])
+    points = jnp.asarray([-30.0, -3.0, -0.7, -0.0, 0.0, 0.4, 2.5, 6.0])
     points = jnp.append(points, 40.0) if name == "logistic" else points
     slopes = slopes_of(lambda m: link.probability(m), points)
     np.testing.assert_allclose(slopes, link.density(points), rtol=1e-10)
@@ -212,7 +212,9 @@ def test_student_t_between_cauchit_and_probit():
 OWN = {
     "probability": lambda: links.from_probability(jax.nn.sigmoid, name="own"),
     "density": lambda: links.from_density(
-        lambda m: jnp.exp(-jnp.abs(m)) / jnp.square(1 + jnp.exp(-jnp.abs(m))), name="own"
+        lambda m: jnp.exp(-jnp.abs(m)) / jnp.square(1 + jnp.exp(-jnp.abs(m))),
+        name="own",
+        check=False,
     ),
     "log_density": lambda: links.from_density(log_density=links.logistic.log_density, name="own"),
 }
@@ -283,6 +285,14 @@ def test_complementary_log_log_is_refused_and_taken_on_request():
     m = jnp.asarray([-3.0, 0.0, 1.0])
     np.testing.assert_allclose(link.probability(m), -jnp.expm1(-jnp.exp(m)), rtol=EXACT)
     np.testing.assert_allclose(link.margin(link.probability(m)), m, atol=1e-9)
+
+
+def test_a_shipped_links_name_is_not_for_others():
+    for name in ("logistic", "student_t(3)", ""):
+        with pytest.raises(InputError, match="name: expected one that no shipped link has"):
+            links.from_probability(jax.nn.sigmoid, name=name)
+    with pytest.raises(InputError, match="name: .*got 'laplace'"):
+        links.from_density(links.probit.density, name="laplace")
 
 
 def test_a_density_must_integrate_to_one():

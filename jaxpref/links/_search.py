@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -83,10 +84,25 @@ def ends_by_search(
 
     near = refine(jnp.where(first > 0, grid[first - 1], 0.0), grid[first], True)
     far = refine(grid[again - 1], grid[again], False)
+    near, far = (with_implicit_derivative(ratio, distance) for distance in (near, far))
     side = jnp.where(level < 0, -1.0, 1.0).astype(shift.dtype)
     near, far = (-shift / 2 - side * jnp.where(found, d, jnp.nan) for d in (near, far))
     far = jnp.where(found & (again == 0), -jnp.inf, far)
     return near, far
+
+
+def with_implicit_derivative(
+    function: Callable[[Float[Array, "..."]], Float[Array, "..."]], root: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Return a root of a function, with the derivative of the implicit function theorem.
+
+    A search hands on no derivative of its own. What the function closes over moves the root by
+    minus the function's change over its slope; the value stays as it was found.
+    """
+    root = jax.lax.stop_gradient(root)
+    value, slope = jax.jvp(function, (root,), (jnp.ones_like(root),))
+    slope = jax.lax.stop_gradient(jnp.where(slope == 0, jnp.inf, slope))
+    return root + (jax.lax.stop_gradient(value) - value) / slope
 
 
 def decay_length(log_density: Any, margin: Float[Array, ""]) -> Float[Array, ""]:

@@ -52,7 +52,8 @@ def from_probability(
     Raises
     ------
     InputError
-        Naming the assumption that fails and the margin where it does.
+        Naming the assumption that fails and the margin where it does, or for a shipped link's
+        name.
 
     Examples
     --------
@@ -61,6 +62,7 @@ def from_probability(
     >>> link
     <link tanh>
     """
+    _check_name(name)
     candidate = ProbabilityLink(probability, name, False)
     if not check:
         return candidate if allow_asymmetric else ProbabilityLink(probability, name, True)
@@ -95,7 +97,8 @@ def from_density(
     Raises
     ------
     InputError
-        Naming the assumption that fails and the margin where it does.
+        Naming the assumption that fails and the margin where it does, or for a shipped link's
+        name.
 
     Examples
     --------
@@ -106,6 +109,7 @@ def from_density(
     """
     if (density is None) == (log_density is None):
         raise InputError("density, log_density: expected exactly one of the two")
+    _check_name(name)
 
     def plain(margin: Float[Array, "..."]) -> Float[Array, "..."]:
         assert density is not None
@@ -118,6 +122,12 @@ def from_density(
     _require_unit_mass(candidate)
     symmetric = _require(check_link(candidate), allow_asymmetric)
     return DensityLink(function, name, symmetric)
+
+
+def _check_name(name: str) -> None:
+    """Refuse the name of a shipped link, by which fits and saved results know its closed forms."""
+    if not name or name in SHIPPED or name.startswith("student_t"):
+        raise InputError(f"name: expected one that no shipped link has; got {name!r}")
 
 
 def _require_unit_mass(link: DensityLink) -> None:

@@ -71,7 +71,8 @@ def _probability(link: TailLink, margin: Float[Array, "..."]) -> Float[Array, ".
         size = jnp.abs(m)
         low = jnp.exp(link.log_tail(size, upper=False))
         high = low if link.symmetric else jnp.exp(link.log_tail(size, upper=True))
-        return jnp.where(m <= 0, low, 1 - high)
+        # Strictly: at 0 the slope of abs is 1, which is right for the upper branch alone.
+        return jnp.where(m < 0, low, 1 - high)
 
     return elementwise(one, margin)
 
@@ -148,10 +149,14 @@ def _symmetric_margin_jvp(primals: Any, tangents: Any) -> Any:
         return 0.5 - jnp.exp(link.log_tail(m, upper=False))
 
     moved = jnp.zeros_like(m) if d_excess is None else d_excess
-    if any(leaf is not None for leaf in jax.tree.leaves(d_link)):
-        _, drift = eqx.filter_jvp(excess_at, (link,), (d_link,))
-        moved = moved - drift
-    return m, moved / link.density(m)
+    return m, (moved - _drift(excess_at, link, d_link)) / link.density(m)
+
+
+def _drift(function: Callable[[TailLink], Any], link: TailLink, change: Any) -> Any:
+    """Return how a function of a link moves with the link's own parameters, 0 if none does."""
+    if all(leaf is None for leaf in jax.tree.leaves(change)):
+        return 0.0
+    return eqx.filter_jvp(function, (link,), (change,))[1]
 
 
 @eqx.filter_custom_jvp
@@ -171,8 +176,9 @@ def _asymmetric_margin(link: TailLink, p: Any, q: Any) -> Any:
 @_asymmetric_margin.def_jvp
 def _asymmetric_margin_jvp(primals: Any, tangents: Any) -> Any:
     m = _asymmetric_margin(*primals)
-    dp = jnp.zeros_like(m) if tangents[1] is None else tangents[1]
-    return m, dp / primals[0].density(m)
+    link, (d_link, d_p, _) = primals[0], tangents
+    moved = jnp.zeros_like(m) if d_p is None else d_p
+    return m, (moved - _drift(lambda link: link.probability(m), link, d_link)) / link.density(m)
 
 
 class StudentT(TailLink):
