@@ -8,6 +8,7 @@ the functions return NaN or a status instead, as each one documents.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 else:
     ArrayLike = Any  # what public functions take: anything, which they then check themselves
+
+
+LARGEST = sys.float_info.max
+"""The largest finite number, for bounds that only infinity is beyond."""
 
 
 class InputError(ValueError):
@@ -51,8 +56,13 @@ def show(value: Any) -> str:
     """Print a value in a message: short, and in the user's own notation."""
     if isinstance(value, (str, bytes)):
         return repr(value)
-    if np.ndim(value) == 0 and isinstance(value, (float, np.floating, jax.Array)):
-        return f"{float(value):g}"
+    if isinstance(value, jax.Array) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value or not math.isfinite(value) else repr(value)
     return repr(value)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -177,6 +178,11 @@ def plackett_luce_log_probability_from_ratios(log_ratios: ArrayLike) -> Float[Ar
     array, shape (...)
         log p_omega.
 
+    Raises
+    ------
+    InputError
+        If the matrix is not square, smaller than 2 x 2, or holds NaN where it is read.
+
     References
     ----------
     Xu and Kankanhalli (ICLR 2025), Lemma 5.
@@ -192,7 +198,8 @@ def plackett_luce_log_probability_from_ratios(log_ratios: ArrayLike) -> Float[Ar
     r = nx.as_float(log_ratios)
     if r.ndim < 2 or r.shape[-1] != r.shape[-2] or r.shape[-1] < 2:
         raise InputError(f"log_ratios: expected shape (..., K, K) with K >= 2; got shape {r.shape}")
-    later = jnp.triu(jnp.ones(r.shape[-2:], bool), k=1)
+    later = np.triu(np.ones(r.shape[-2:], bool), k=1)
+    check_not_nan("log_ratios", jnp.where(later, r, 0.0))
     rest = jax.nn.logsumexp(jnp.where(later, r, -jnp.inf)[..., :-1, :], axis=-1)
     return jnp.sum(jax.nn.log_sigmoid(-rest), axis=-1)
 
@@ -218,6 +225,11 @@ def plackett_luce_log_alpha_beta(
         is left at stage u; the paper's open interval (1, inf) leaves that case out.
     log_beta : array, shape (...)
         In (-inf, 0]: beta is the product of the other stages' probabilities, 1 when K = 2.
+
+    Raises
+    ------
+    InputError
+        For fewer than two scores, NaN, or places out of order or range.
 
     References
     ----------

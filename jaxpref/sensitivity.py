@@ -12,11 +12,13 @@ Alignment", ICLR 2025: Definition 3, Eqs. 2, 4, 8, 9.
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _numerics as nx
-from ._checks import ArrayLike, InputError, check_between, check_not_nan
+from ._checks import LARGEST, ArrayLike, InputError, check_between, check_not_nan
 from .links import Link, logistic
 from .models import check_pair, check_scores, stage_log_probabilities
 
@@ -38,7 +40,8 @@ def log_sensitivity(
     -------
     ik, kj : array
         log g'(z) - log g'(x) and log g'(z) - log g'(y), z = x + y. For the logistic link at most
-        the absolute value of the margin held fixed; unbounded for the probit link.
+        the absolute value of the margin held fixed; unbounded for the probit link. NaN where the
+        margins are infinite and opposite.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def plackett_luce_log_sensitivity(
         Scores (nats) of omega in rank order, best first.
     u, v : int
         0-based places with u < v < K.
-    prefix_scores : array_like, shape (..., K - 2), optional
+    prefix_scores : array_like, shape (..., K - 2) or (K - 2,), optional
         Scores of the items that precede u and v in omega_uv, in their order there; by default
         the rest of omega in omega's order.
 
@@ -147,14 +150,7 @@ def plackett_luce_log_sensitivity(
     """
     s = check_scores(scores)
     u, v = check_pair(s, u, v)
-    rest = [t for t in range(s.shape[-1]) if t not in (u, v)]
-    prefix = s[..., jnp.asarray(rest, int)] if prefix_scores is None else nx.as_float(prefix_scores)
-    if prefix.shape[-1:] != (len(rest),):
-        raise InputError(
-            f"prefix_scores: expected shape (..., {len(rest)}), the items other than u and v; "
-            f"got shape {prefix.shape}"
-        )
-    prefix = jnp.broadcast_to(prefix.astype(s.dtype), (*s.shape[:-1], len(rest)))
+    prefix = _prefix(s, u, v, prefix_scores)
     s_u, s_v = s[..., u : u + 1], s[..., v : v + 1]
     stages = stage_log_probabilities(s)
     log_omega = jnp.sum(stages, axis=-1)
@@ -162,6 +158,25 @@ def plackett_luce_log_sensitivity(
     log_vu = log_uv + (s_v - s_u)[..., 0]
     log_v_at_u = stages[..., u] + (s_v - s_u)[..., 0]
     return log_omega - log_uv + log_v_at_u, log_omega - log_vu + log_v_at_u
+
+
+def _prefix(
+    s: Float[Array, "... K"], u: int, v: int, given: ArrayLike | None
+) -> Float[Array, "... rest"]:
+    """Return the scores that precede u and v in omega_uv, of the shape of s but for the last."""
+    rest = [t for t in range(s.shape[-1]) if t not in (u, v)]
+    shape = (*s.shape[:-1], len(rest))
+    if given is None:
+        return s[..., jnp.asarray(rest, int)]
+    check_not_nan("prefix_scores", given)
+    prefix = nx.as_float(given)
+    if prefix.shape not in (shape, shape[-1:]):
+        listed = f"{shape}" if len(shape) == 1 else f"{shape} or {shape[-1:]}"
+        raise InputError(
+            f"prefix_scores: expected shape {listed}, the items other than u and v; "
+            f"got shape {prefix.shape}"
+        )
+    return jnp.broadcast_to(prefix.astype(s.dtype), shape)
 
 
 def plackett_luce_log_sensitivity_in_plane(
@@ -187,7 +202,7 @@ def plackett_luce_log_sensitivity_in_plane(
     Raises
     ------
     InputError
-        If alpha < 1 or beta is outside (0, 1].
+        If alpha < 1, beta is outside (0, 1], or a logarithm is above 0 or NaN.
 
     References
     ----------
@@ -200,6 +215,8 @@ def plackett_luce_log_sensitivity_in_plane(
     22.22
     """
     check_alpha_beta(alpha, beta)
+    for name, value in (("log_p_uv", log_p_uv), ("log_p_vu", log_p_vu)):
+        check_between(name, value, -math.inf, 0.0, what="a logarithm of a probability, at most 0")
     log_a, log_b, alpha, beta = nx.as_floats(log_p_uv, log_p_vu, alpha, beta)
     denominator = 2 * jnp.logaddexp(jnp.log(alpha) + log_a, log_b)
     log_beta = jnp.log(beta)
@@ -208,5 +225,5 @@ def plackett_luce_log_sensitivity_in_plane(
 
 def check_alpha_beta(alpha: ArrayLike, beta: ArrayLike) -> None:
     """Require alpha >= 1 and 0 < beta <= 1, the ranges of Eq. 10 with its end points."""
-    check_between("alpha", alpha, 1.0, float("inf"), what="a number of at least 1 (Eq. 10)")
+    check_between("alpha", alpha, 1.0, LARGEST, what="a finite number of at least 1 (Eq. 10)")
     check_between("beta", beta, 0.0, 1.0, open_low=True, what="a number in (0, 1] (Eq. 10)")

@@ -18,7 +18,7 @@ from jaxpref.cli.app import app
 from jaxpref.data import bundled_path
 
 EXAMPLE = str(bundled_path("example1"))
-COMMANDS = ("sensitivity", "region", "fit", "audit", "demo")
+COMMANDS = ("sensitivity", "region", "fit", "audit", "demo", "dpo", "sweep", "reproduce")
 
 
 def run_process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

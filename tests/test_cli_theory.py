@@ -159,6 +159,9 @@ def test_plackett_luce_areas(capsys):
     assert row["vu"] == pytest.approx(0.81 / (6 * 1.5**3 * 4), rel=tol.ULP)
     small = run_json(capsys, "region", "--threshold", "0.1", "--alpha", "1", "--beta", "1")
     assert small["areas"][0]["uv"] < 0.5 < small["areas"][0]["unclipped_uv"]
+    edges = ("--threshold", "1e200", "--threshold", "1e-200", "--alpha", "1e120", "--beta", "0.9")
+    for row in run_json(capsys, "region", *edges)["areas"]:
+        assert 0 <= row["uv"] <= 0.5 and row["vu"] <= row["unclipped_vu"]
     assert main(["region", "--alpha", "1.5", "--beta", "0.9"]) == 0
     assert "Proposition 2" in capsys.readouterr().out
 
@@ -174,6 +177,7 @@ def test_plackett_luce_areas(capsys):
         (["--samples", "100"], "--samples: expected --method lattice or monte_carlo"),
         (["--seed", "1", "--method", "quadrature"], "--seed"),
         (["--method", "monte_carlo", "--samples", "0"], "--samples"),
+        (["--method", "lattice", "--samples", "63"], "--samples: expected a whole number of at"),
         (["--link", "cloglog"], "Assumption 4"),
         (["--alpha", "2"], "both or neither"),
         (["--alpha", "0.5", "--beta", "1"], "alpha"),

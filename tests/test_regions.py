@@ -20,6 +20,7 @@ from jaxpref.regions import bradley_terry_area, closed_form_area
 
 THRESHOLDS = np.concatenate(
     [
+        10.0 ** np.linspace(-20, -3, 18),
         10.0 ** np.linspace(-3, 8, 221),
         1 + np.array([-1e-2, -1e-6, -1e-12, 0, 1e-15, 1e-12, 1e-6, 1e-2]),
         [2.4999999, 2.5, 2.5000001],
@@ -50,7 +51,9 @@ def test_the_printed_form_would_not_do():
 
 
 def test_slope_of_the_area():
-    levels = np.array([1e-3, 0.5, 0.999, 1.001, 1.7, 2.5, 2.500001, 30.0, 1e4, 1e7])
+    levels = np.array(
+        [1e-12, 1e-3, 0.39, 0.41, 0.5, 0.999, 1.001, 1.7, 2.5, 2.500001, 30.0, 1e4, 1e7]
+    )
     got = jax.jit(jax.vmap(jax.grad(bradley_terry_area)))(jnp.asarray(levels))
     with mp.workdps(DIGITS):
         exact = [float(mp.diff(references.bradley_terry_area, mp.mpf(float(m)))) for m in levels]
@@ -152,9 +155,10 @@ def test_the_region_lies_between_its_boundaries(name):
 def test_the_search_finds_what_the_closed_forms_give(name):
     link = LINKS[name]
     y = jnp.asarray([0.7, 5.0, 40.0])
+    search = jax.jit(lambda y, level: ends_by_search(link, y, level))
     for threshold in (0.5, 3.0):
         level = jnp.full_like(y, np.log(threshold))
-        exact, searched = link.sensitive_ends(y, level), ends_by_search(link, y, level)
+        exact, searched = link.sensitive_ends(y, level), search(y, level)
         for want, got in zip(exact, searched, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
@@ -187,6 +191,18 @@ def test_no_gradient_of_a_boundary_is_nan_where_one_exists(name, dtype):
     ends = jp.region_boundary(y, 2.0, link=LINKS[name])
     slopes = jax.jit(jax.vmap(jax.grad(lambda y: jp.region_boundary(y, 2.0, link=LINKS[name]))))(y)
     assert jnp.isfinite(slopes)[jnp.isfinite(ends)].all()
+
+
+def test_slopes_of_a_boundary_that_was_searched_for():
+    own = jp.links.from_probability(jax.nn.sigmoid, name="own", check=False)
+    y, level = jnp.asarray([-8.0, -3.0, 1.5]), jnp.full(3, 2.0)
+
+    def slopes(link):
+        slope = jax.grad(lambda y, m: jp.region_boundary(y, m, link=link), (0, 1))
+        return jax.jit(jax.vmap(slope))(y, level)
+
+    searched, exact = slopes(own), slopes(jp.links.logistic)
+    np.testing.assert_allclose(searched, exact, rtol=1e-8)
 
 
 # Plackett-Luce ------------------------------------------------------------------------------
@@ -240,6 +256,9 @@ def test_plackett_luce_area_differentiates():
         (lambda: jp.region_contains(0.0, 0.0, float("nan")), "threshold.*got nan"),
         (lambda: jp.region_contains(0.0, 0.0, 2.0, wrt="jk"), "wrt: expected one of 'ik'"),
         (lambda: jp.region_boundary(1.0, -1.0), "threshold.*got -1"),
+        (lambda: jp.region_boundary(float("nan"), 2.0), "margin_kj.*got nan"),
+        (lambda: jp.plackett_luce_region_area(jnp.inf, 0.5, 1.0), "alpha: .*finite.*got inf"),
+        (lambda: jp.plackett_luce_region_area(1.0, 1.0000001, 1.0), r"beta.*got 1\.0000001"),
         (lambda: jp.plackett_luce_region_area(0.9, 0.5, 1.0), "alpha: .*at least 1.*got 0.9"),
         (lambda: jp.plackett_luce_region_area(1.5, 1.5, 1.0), r"beta: .*\(0, 1\].*got 1.5"),
         (lambda: jp.plackett_luce_region_area(1.5, 0.5, 1.0, wrt="ik"), "wrt: expected one of"),
@@ -317,15 +336,18 @@ def test_the_area_by_length_against_the_definition():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_area_by_length_at_gaps_of_hundreds_of_nats(dtype):
     scores = jnp.asarray([0.0, 200.0, -300.0, 400.0], dtype)
+
+    @jax.jit
+    def areas_and_slopes(s, m):
+        areas, back = jax.vjp(lambda s: jp.plackett_luce_area_by_length(s, 0, 1, m).log_area, s)
+        return areas, back(jnp.ones_like(areas))
+
     for threshold in (0.5, 2.0):  # below 1 the first two regions are cut off at the triangle
-        trend = jp.plackett_luce_area_by_length(scores, 0, 1, threshold)
-        assert trend.log_area.dtype == dtype
+        areas, (slopes,) = areas_and_slopes(scores, jnp.asarray(threshold, dtype))
+        assert areas.dtype == dtype
         # With the last place alpha is e^400 and beta e^-(200 + 700).
         last = -2 * (200 + 700) - 400 - np.log(6 * threshold**2)
-        assert abs(float(trend.log_area[-1]) - last) < 1e-3
-        slopes = jax.grad(
-            lambda s, m=threshold: jp.plackett_luce_area_by_length(s, 0, 1, m).log_area.sum()
-        )(scores)
+        assert abs(float(areas[-1]) - last) < 1e-3
         assert jnp.isfinite(slopes).all()
 
 
@@ -344,7 +366,10 @@ def test_bad_input_of_the_witness_and_the_pair():
     for call, message in (
         (lambda: jp.theorem_1_witness(-1.0), "threshold.*got -1"),
         (lambda: jp.theorem_1_witness(2.0, beyond=0.0), "beyond.*got 0"),
-        (lambda: jp.plackett_luce_reachable_pair(1.0, 0.5), "alpha: expected a number above 1"),
+        (
+            lambda: jp.plackett_luce_reachable_pair(1.0, 0.5),
+            "alpha: expected a finite number above 1",
+        ),
         (lambda: jp.plackett_luce_reachable_pair(2.0, 1.0), "beta.*strictly between"),
     ):
         with pytest.raises(InputError, match=message):

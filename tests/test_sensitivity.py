@@ -99,6 +99,15 @@ def test_no_gradient_is_nan_at_the_edges(name, dtype):
             assert jnp.isfinite(slope).all()
 
 
+def test_slopes_where_a_margin_or_their_sum_is_zero():
+    # |x| has a kink there that the log density has not: its pieces must take the same side.
+    x = jnp.asarray([2.0, -2.0, -1e-3, 0.0, 0.0, 0.0, -0.0])
+    y = jnp.asarray([-2.0, 2.0, 1e-3, 1.0, -1.0, 0.0, -0.0])
+    slopes = jax.vmap(jax.grad(lambda x, y: jp.log_sensitivity(x, y)[0], (0, 1)))(x, y)
+    at_sum = -jnp.tanh((x + y) / 2)
+    np.testing.assert_allclose(slopes, (at_sum + jnp.tanh(x / 2), at_sum), atol=EXACT)
+
+
 def test_jit_vmap_and_broadcasting():
     x, y = jnp.linspace(-3.0, 3.0, 5)[:, None], jnp.linspace(-2.0, 2.0, 4)
     want = jp.log_sensitivity(x, y)[0]
@@ -193,7 +202,21 @@ def test_batches_of_rankings():
         (lambda: jp.plackett_luce_log_sensitivity([1.0, 2.0], -1, 1), "u: expected a whole number"),
         (
             lambda: jp.plackett_luce_log_sensitivity([1.0, 2.0, 3.0], 0, 1, prefix_scores=[]),
-            r"prefix_scores: expected shape \(\.\.\., 1\)",
+            r"prefix_scores: expected shape \(1,\)",
+        ),
+        (
+            lambda: jp.plackett_luce_log_sensitivity(
+                [1.0, 2.0, 3.0], 0, 1, prefix_scores=[float("nan")]
+            ),
+            r"prefix_scores\[0\]: .*got nan",
+        ),
+        (
+            lambda: jp.plackett_luce_log_sensitivity_in_plane(0.5, -1.0, 1.0, 1.0),
+            "log_p_uv: .*at most 0; got 0.5",
+        ),
+        (
+            lambda: jp.plackett_luce_log_sensitivity_in_plane(-1.0, -1.0, jnp.inf, 1.0),
+            "alpha: .*finite.*got inf",
         ),
         (
             lambda: jp.plackett_luce_log_sensitivity_in_plane(-1.0, -1.0, 0.5, 1.0),

@@ -112,8 +112,8 @@ def _check_sampling(method: str, samples: int | None, seed: int | None) -> None:
     """Refuse --samples and --seed where nothing is sampled."""
     from .._checks import InputError, check_count
 
-    if samples is not None:
-        check_count("--samples", samples)
+    if samples is not None:  # the lattice has 32 shifts and needs two points for each
+        check_count("--samples", samples, at_least=64 if method == "lattice" else 1)
     given = "--samples" if samples is not None else "--seed" if seed is not None else None
     if given and method not in RANDOM_METHODS:
         raise InputError(
@@ -178,12 +178,17 @@ def ranking_areas(
             "threshold": level,
             "uv": float(plackett_luce_region_area(alpha, beta, level, wrt="uv")),
             "vu": float(plackett_luce_region_area(alpha, beta, level, wrt="vu")),
-            "unclipped_uv": beta**2 / (6 * alpha * level**2),
-            "unclipped_vu": beta**2 / (6 * alpha**3 * level**2),
+            "unclipped_uv": _proposition_2(alpha, beta / level),
+            "unclipped_vu": _proposition_2(alpha, beta / level / alpha),
         }
         for level in levels
     ]
     return {"model": "plackett_luce", "alpha": alpha, "beta": beta, "areas": areas}
+
+
+def _proposition_2(alpha: float, root: float) -> float:
+    """Return root^2/(6 alpha), with products: a power of floats raises where it overflows."""
+    return root * root / (6 * alpha)
 
 
 # Printing -----------------------------------------------------------------------------------

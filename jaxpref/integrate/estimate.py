@@ -20,8 +20,8 @@ class AreaEstimate(NamedTuple):
     method : str
         "closed_form", "quadrature", "lattice" or "monte_carlo".
     status : str
-        "converged"; "error_large" where a deterministic rule's error exceeds 1e-6 of the area;
-        "sampled" for the random methods.
+        "converged"; "error_large" where a deterministic rule's error exceeds 1e-6 of the area
+        (1e-3 in float32); "sampled" for the random methods; "unknown" under ``jit``.
     """
 
     area: Float[Array, "..."]

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..links import Link
-from ..links._search import decay_length, log_density_slope
+from ..links._search import decay_length, log_density_slope, with_implicit_derivative
 from ..regions import combined_log_sensitivity
 
 Scalar = Float[Array, ""]
@@ -256,11 +256,8 @@ def _outside(link: Link, z: Scalar, start: Scalar, rule: Rule) -> Three:
 
 def _differentiable_root(excess: Callable[[Scalar], Scalar], dtype: Any) -> Scalar:
     """Return the first crossing, with the derivative the implicit function theorem gives it."""
-    root = jax.lax.stop_gradient(_first_crossing(excess, dtype))
-    value, slope = jax.jvp(excess, (root,), (jnp.ones_like(root),))
-    slope = jax.lax.stop_gradient(jnp.where(slope > 0, slope, jnp.inf))
-    change = (jax.lax.stop_gradient(value) - value) / slope
-    return jnp.where(root > 0, root + change, 0.0)
+    root = _first_crossing(excess, dtype)
+    return jnp.where(root > 0, with_implicit_derivative(excess, root), 0.0)
 
 
 def _first_crossing(function: Callable[[Scalar], Scalar], dtype: Any) -> Scalar:

@@ -168,7 +168,7 @@ def _unit_pair(
 
 def _membership(link: Link, wrt: str, thresholds: Float[Array, " m"]) -> Callable[..., Any]:
     """Return the test of points, given as pairs (p, 1 - p) and (q, 1 - q), for all thresholds."""
-    if isinstance(link, Logistic):
+    if type(link) is Logistic:
         return lambda p, q: _logistic_membership(p, q, wrt, thresholds[:, None])
     levels = jnp.log(thresholds)[:, None]
 

@@ -115,7 +115,7 @@ def region_boundary(
     Raises
     ------
     InputError
-        For a threshold that is not a finite number above 0.
+        For a threshold that is not a finite number above 0, a NaN margin, or an asymmetric link.
 
     References
     ----------
@@ -152,6 +152,7 @@ def region_boundaries(
     >>> print(round(float(near), 3), round(float(far), 3))
     -2.268 -5.732
     """
+    check_not_nan("margin_kj", margin_kj)
     check_positive("threshold", threshold, "a threshold M that is a finite number above 0")
     y, level = nx.as_floats(margin_kj, threshold)
     y, level = jnp.broadcast_arrays(y, level)

@@ -18,7 +18,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _numerics as nx
-from .._checks import ArrayLike, check_between, check_option, check_positive, check_probability
+from .._checks import (
+    LARGEST,
+    ArrayLike,
+    check_between,
+    check_option,
+    check_positive,
+    check_probability,
+)
 from ..models import check_pair, check_scores, plackett_luce_log_alpha_beta
 from ..sensitivity import check_alpha_beta
 
@@ -143,7 +150,8 @@ def plackett_luce_reachable_pair(
     >>> print([round(float(v), 4) for v in (ratio, p_uv, p_vu)])
     [0.99, 0.0025, 0.0025]
     """
-    check_between("alpha", alpha, 1.0, what="a number above 1 (Eq. 10)", open_low=True)
+    what = "a finite number above 1 (Eq. 10)"
+    check_between("alpha", alpha, 1.0, LARGEST, what=what, open_low=True)
     check_probability("beta", beta)
     alpha, beta = nx.as_floats(alpha, beta)
     third_over_first = alpha - 1
