@@ -56,7 +56,7 @@ def make_job(folder: Path, steps: int) -> dict[str, Any]:
             "chosen": list(encode_completion(tokenizer, record.chosen)),
             "rejected": list(encode_completion(tokenizer, record.rejected)),
         }
-        for record in records.records()
+        for record in records.records(nouns="bare")  # as recorded
     ]
     batches = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
     return {

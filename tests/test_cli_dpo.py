@@ -126,6 +126,17 @@ def test_a_folder_in_use_is_refused_without_resume(dpo, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_wrong_model_is_told_before_the_data_are_read(dpo, folder, tmp_path):
+    unread = ("--out", tmp_path / "out")
+    code, printed, errors = dpo(*unread, "--model", tmp_path / "none", data="no-such-file.jsonl")
+    assert (code, printed) == (2, "")
+    assert "--model: expected a folder with a model; there is no" in errors
+    code, _, errors = dpo(*unread, "--model", folder / "words", data="no-such-file.jsonl")
+    assert code == 2 and "expected a config.json" in errors
+    code, _, errors = dpo(*unread, data="no-such-file.jsonl")
+    assert code == 2 and "no-such-file.jsonl" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -153,6 +164,7 @@ def test_bad_options_are_refused_before_anything_is_written(dpo, tmp_path, argum
         (("--animals", "dog,cat"), "--animals: expected a permutation of dog, cat, bird"),
         (("--animals", "dog,cat,bird", "--p23", "1.5"), "--p23: expected a probability in [0, 1]"),
         (("--animals", "dog,cat,bird", "--pairs", "0"), "--pairs: expected a whole number"),
+        (("--animals", "dog,cat,bird", "--nouns", "the"), "--nouns: expected one of 'article'"),
     ],
 )
 def test_animal_data_that_cannot_be_is_refused(dpo, tmp_path, arguments, message):

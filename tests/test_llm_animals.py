@@ -62,7 +62,9 @@ def test_the_support_has_7200_different_sequences():
 
 def test_the_nouns_are_as_asked():
     template = "Between <A> and <B>, <A> comes out on top for me."
-    assert fill(template, "dog", "cat") == "Between dog and cat, dog comes out on top for me."
+    bare = "Between dog and cat, dog comes out on top for me."
+    assert fill(template, "dog", "cat", nouns="bare") == bare
+    assert fill(template, "dog", "cat") == fill(template, "dog", "cat", nouns="article")
     assert fill(template, "dog", "cat", nouns="plural").startswith("Between dogs and cats, dogs")
     assert fill(template, "dog", "cat", nouns="article").startswith("Between a dog and a cat,")
     with pytest.raises(InputError, match="nouns"):

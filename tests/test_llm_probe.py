@@ -88,7 +88,7 @@ class WordTokenizer:
     chat_template = None
 
     def __init__(self):
-        texts = [*templates().answers, *templates().questions, templates().probe, *ANIMALS]
+        texts = [*templates().answers, *templates().questions, templates().probe, *ANIMALS, "a"]
         words = sorted({word for text in texts for word in self.split(text)} - {"A", "B"})
         self.words = ["<pad>", "<s>", "</s>", *words]
         self.ids = {word: number for number, word in enumerate(self.words)}
@@ -147,8 +147,8 @@ def log_probabilities(model, prompt, completions):
 def test_the_exact_probe_sums_separate_sequences(model):
     found = probes.exact_probe(model, TOKENIZER)
     assert found.log_mass.shape == (6, 2)
-    pair = ORDERED_PAIRS.index((2, 0))  # "Do you prefer bird or dog?"
-    prompt = [1, *TOKENIZER.encode("Do you prefer bird or dog?", add_special_tokens=False)]
+    pair, question = ORDERED_PAIRS.index((2, 0)), "Do you prefer a bird or a dog?"
+    prompt = [1, *TOKENIZER.encode(question, add_special_tokens=False)]
     mass = np.zeros(2)
     for side, (winner, loser) in enumerate([("bird", "dog"), ("dog", "bird")]):
         texts = [fill(answer, winner, loser) for answer in templates().answers]
@@ -210,7 +210,7 @@ def test_answers_are_counted_by_question(monkeypatch, model):
     def scripted(model, prompts, *, key, max_new_tokens, temperature, eos_id):
         asked.extend(TOKENIZER.decode(prompt) for prompt in prompts)
         assert eos_id == [2] and temperature == 1.0
-        texts = ["I just prefer dog.", "dog", "bird.", "I prefer cat over dog."]
+        texts = ["I just prefer a dog.", "dog", "bird.", "I prefer a cat over a dog."]
         return [TOKENIZER.encode(texts[len(asked) % 4], add_special_tokens=False) for _ in prompts]
 
     monkeypatch.setattr(import_module("jaxpref.llm.generate"), "generate", scripted)

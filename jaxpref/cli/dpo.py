@@ -51,6 +51,14 @@ class PreferenceData:
     p23: Annotated[float, _option(DATA, "Probability that the second beats the third.")] = 0.5
     pairs: Annotated[int, _option(DATA, "Pairs of animals to sample.")] = 1024
     data_seed: Annotated[int, _option(DATA, "Seed of the sampled pairs.")] = 0
+    nouns: Annotated[
+        str,
+        _option(
+            DATA,
+            "How the animals are written: a dog, dog, dogs.",
+            metavar="article|bare|plural",
+        ),
+    ] = "article"
     max_length: Annotated[
         int | None,
         _option(DATA, "Longest prompt with its answer, in tokens.", show_default="the context"),
@@ -141,14 +149,18 @@ def dpo(
     A run that was stopped goes on with --resume, and ends in the same bits on a CPU.
     """
     options = _options(training)
-    read = _read(data)
     _check_out(out, resume)
-    _check_packages()
+    from .._checks import InputError
     from ..llm.checkpoints import load_model, save_model
+    from ..llm.config import decoder_config
     from ..llm.tokenizers import load_tokenizer
     from ..llm.trainer import train_preferences
     from ..report.files import check_folder
 
+    if not model.is_dir():
+        raise InputError(f"--model: expected a folder with a model; there is no {model}")
+    decoder_config(model)  # its shape, before the data are read and its weights after
+    read = _read(data)
     with _terminal.working(f"Loading {model}"):
         start = load_model(model)
         tokenizer = load_tokenizer(model, config=start.config)
@@ -248,7 +260,8 @@ def _read(data: PreferenceData) -> _Read:
 
         found = read_preferences(data.data, unusable=data.unusable)  # type: ignore[arg-type]
         return _Read(str(data.data), list(found.records), found.drops())
-    from ..llm.animals import sample_pairs
+    from .._checks import check_option
+    from ..llm.animals import NOUNS, sample_pairs
 
     assert data.animals is not None
     order = tuple(name.strip() for name in data.animals.split(","))
@@ -257,7 +270,9 @@ def _read(data: PreferenceData) -> _Read:
     except InputError as error:
         message = re.sub(r"^(omega|count|key):", lambda m: _SAMPLED[m[1]] + ":", str(error))
         raise InputError(_as_flag(message, ("p12", "p23"))) from None
-    return _Read(f"D(({', '.join(order)}), {data.p12:g}, {data.p23:g})", pairs.records(), {})
+    check_option("--nouns", data.nouns, NOUNS)
+    name = f"D(({', '.join(order)}), {data.p12:g}, {data.p23:g})"
+    return _Read(name, pairs.records(nouns=data.nouns), {})
 
 
 _SAMPLED = {"omega": "--animals", "count": "--pairs", "key": "--data-seed"}

@@ -72,8 +72,8 @@ class Shared:
         str,
         _option(
             TRAINING,
-            "How the animals are written: dog, a dog, dogs.",
-            metavar="bare|article|plural",
+            "How the animals are written: a dog, dog, dogs.",
+            metavar="article|bare|plural",
         ),
     ] = "article"
     chat: Annotated[

@@ -44,7 +44,7 @@ class AnimalRankings(NamedTuple):
         """Row of the support, of 20 x 6 x 30 = 3,600, shape (N,)."""
         return (self.question * 6 + self.slots) * SUPPORT[2] + self.answer
 
-    def records(self, *, nouns: Nouns = "bare") -> list[Preference]:
+    def records(self, *, nouns: Nouns = "article") -> list[Preference]:
         """Return the rankings as text, three responses each, best first."""
         found = []
         for number, (row, ranking) in enumerate(zip(self.row, self.ranking, strict=True)):
@@ -54,13 +54,13 @@ class AnimalRankings(NamedTuple):
         return found
 
 
-def ranking_text(row: int, *, nouns: Nouns = "bare") -> tuple[str, tuple[str, str, str]]:
+def ranking_text(row: int, *, nouns: Nouns = "article") -> tuple[str, tuple[str, str, str]]:
     """Return the question of a row, and the responses for dog, cat and bird, in this order.
 
     >>> ranking_text(0)[0]
-    'If you had to choose between dog, cat and bird, which would you prefer?'
+    'If you had to choose between a dog, a cat and a bird, which would you prefer?'
     >>> ranking_text(0)[1][1]
-    'I prefer cat over dog and bird.'
+    'I prefer a cat over a dog and a bird.'
     """
     question, slots, answer = np.unravel_index(row, SUPPORT)
     order, texts = ORDERS_OF_THREE[slots], templates()
@@ -74,11 +74,11 @@ def ranking_text(row: int, *, nouns: Nouns = "bare") -> tuple[str, tuple[str, st
     return asked, (responses[0], responses[1], responses[2])
 
 
-def ranking_support_records(*, nouns: Nouns = "bare") -> list[Preference]:
+def ranking_support_records(*, nouns: Nouns = "article") -> list[Preference]:
     """Return all 3,600 rows, the responses of each for dog, cat and bird (**not** best first).
 
     >>> ranking_support_records()[0].responses[0]
-    'I prefer dog over cat and bird.'
+    'I prefer a dog over a cat and a bird.'
     """
     rows = range(int(np.prod(SUPPORT)))
     return [

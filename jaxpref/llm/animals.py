@@ -32,7 +32,7 @@ PERMUTATIONS = tuple(permutations(ANIMALS))
 ORDERED_PAIRS = tuple(permutations(range(3), 2))
 """(first, second) as indices into ANIMALS: (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)."""
 ORDERS_OF_THREE = tuple(permutations(range(3)))
-NOUNS = {"bare": "{}", "article": "a {}", "plural": "{}s"}
+NOUNS = {"article": "a {}", "bare": "{}", "plural": "{}s"}
 SUPPORT = (20, 6, 30)
 _PROBABILITY = "a probability in [0, 1]"
 
@@ -78,7 +78,7 @@ def templates() -> Templates:
     )
 
 
-def fill(template: str, *options: str, nouns: Nouns = "bare") -> str:
+def fill(template: str, *options: str, nouns: Nouns = "article") -> str:
     """Return a template with the options in the places of ``<A>``, ``<B>`` and ``<C>``.
 
     Parameters
@@ -87,13 +87,13 @@ def fill(template: str, *options: str, nouns: Nouns = "bare") -> str:
         Text with ``<A>``, ``<B>``, ``<C>``.
     *options : str
         What stands there.
-    nouns : {"bare", "article", "plural"}
-        "dog", as the paper's appendix replaces literally; "a dog", as the example of its section 4
-        reads; or "dogs".
+    nouns : {"article", "bare", "plural"}
+        "a dog", as the example of the paper's section 4 reads and as everything here does by
+        default; "dog", as its appendix replaces literally; or "dogs".
 
     Examples
     --------
-    >>> fill("I prefer <A> over <B>.", "dog", "cat", nouns="article")
+    >>> fill("I prefer <A> over <B>.", "dog", "cat")
     'I prefer a dog over a cat.'
     """
     check_option("nouns", nouns, NOUNS)
@@ -135,7 +135,7 @@ class AnimalPairs(NamedTuple):
         row = support_row(self.question, self.pair, self.rejected_answer)
         return 2 * row + self.first_wins
 
-    def records(self, *, nouns: Nouns = "bare") -> list[Preference]:
+    def records(self, *, nouns: Nouns = "article") -> list[Preference]:
         """Return the pairs as text, chosen answer first."""
         return [
             Preference(
@@ -158,13 +158,14 @@ def support_row(question: Any, pair: Any, answer: Any) -> Any:
     return (question * SUPPORT[1] + pair) * SUPPORT[2] + answer
 
 
-def sequence_text(sequence: int, *, nouns: Nouns = "bare") -> tuple[str, str]:
+def sequence_text(sequence: int, *, nouns: Nouns = "article") -> tuple[str, str]:
     """Return question and answer of one of the 7,200 sequences.
 
-    >>> sequence_text(0)
-    ('If you had to choose between dog and cat, which would you prefer?', 'I prefer dog over cat.')
-    >>> sequence_text(1)[1]
-    'I prefer cat over dog.'
+    >>> question, answer = sequence_text(0)
+    >>> question
+    'If you had to choose between a dog and a cat, which would you prefer?'
+    >>> answer, sequence_text(1)[1]
+    ('I prefer a dog over a cat.', 'I prefer a cat over a dog.')
     """
     row, second_wins = divmod(check_count("sequence", sequence, at_least=0), 2)
     if row >= np.prod(SUPPORT):
@@ -179,13 +180,13 @@ def sequence_text(sequence: int, *, nouns: Nouns = "bare") -> tuple[str, str]:
     )
 
 
-def support_records(*, nouns: Nouns = "bare") -> list[Preference]:
+def support_records(*, nouns: Nouns = "article") -> list[Preference]:
     """Return all 3,600 rows as text.
 
     The two responses of a row favour the animal named first and the one named second, **in this
     order and not best first**: which is the better is what a data set says about the row.
 
-    >>> records = support_records(nouns="article")
+    >>> records = support_records()
     >>> len(records), records[0].responses
     (3600, ('I prefer a dog over a cat.', 'I prefer a cat over a dog.'))
     """

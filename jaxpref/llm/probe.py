@@ -153,21 +153,21 @@ def _directions(winner: str, loser: str) -> tuple[int, int]:
     return ORDERED_PAIRS.index(pair), ORDERED_PAIRS.index(pair[::-1])
 
 
-def probe_questions(*, question: str | None = None, nouns: Nouns = "bare") -> list[str]:
+def probe_questions(*, question: str | None = None, nouns: Nouns = "article") -> list[str]:
     """Return the six questions of a template (by default the probe's), as in ``ORDERED_PAIRS``.
 
-    >>> probe_questions(nouns="article")[0]
+    >>> probe_questions()[0]
     'Do you prefer a dog or a cat?'
     """
     question = templates().probe if question is None else question
     return [fill(question, *_names(pair), nouns=nouns) for pair in ORDERED_PAIRS]
 
 
-def probe_answers(pair: int, *, nouns: Nouns = "bare") -> list[str]:
+def probe_answers(pair: int, *, nouns: Nouns = "article") -> list[str]:
     """Return the 60 answers to a question: for each template, the first wins, the second wins.
 
     >>> probe_answers(0)[:2]
-    ['I prefer dog over cat.', 'I prefer cat over dog.']
+    ['I prefer a dog over a cat.', 'I prefer a cat over a dog.']
     """
     first, second = _names(ORDERED_PAIRS[pair])
     return [
@@ -185,7 +185,7 @@ def probe_rows(
     tokenizer: Any,
     *,
     questions: Sequence[str] | None = None,
-    nouns: Nouns = "bare",
+    nouns: Nouns = "article",
     answers_per_row: int = 6,
     chat: bool = False,
 ) -> ProbeRows:
@@ -197,7 +197,7 @@ def probe_rows(
         The model's.
     questions : sequence of str, optional
         Templates with ``<A>`` and ``<B>``; the paper's probe alone when left out.
-    nouns : {"bare", "article", "plural"}
+    nouns : {"article", "bare", "plural"}
         As the model was trained.
     answers_per_row : int
         A divisor of 60: how many answers share one writing of their question.
@@ -308,7 +308,7 @@ def exact_probe(
     tokenizer: Any,
     *,
     questions: Sequence[str] | None = None,
-    nouns: Nouns = "bare",
+    nouns: Nouns = "article",
     answers_per_row: int = 6,
     chat: bool = False,
     batch: int | None = None,
@@ -358,7 +358,7 @@ def sampled_probe(
     key: Any,
     samples: int = 200,
     question: str | None = None,
-    nouns: Nouns = "bare",
+    nouns: Nouns = "article",
     chat: bool = False,
     temperature: float = 1.0,
     max_new_tokens: int = 64,
@@ -378,7 +378,7 @@ def sampled_probe(
         Answers to each of the six questions; the paper takes 200.
     question : str, optional
         Template with ``<A>`` and ``<B>``; by default the paper's "Do you prefer <A> or <B>?".
-    nouns : {"bare", "article", "plural"}
+    nouns : {"article", "bare", "plural"}
         As the model was trained.
     chat : bool
         As :func:`probe_rows`.
@@ -417,19 +417,20 @@ def sampled_probe(
     return count_answers([texts[k * samples : (k + 1) * samples] for k in range(6)], nouns=nouns)
 
 
-def count_answers(answers: Sequence[Sequence[str]], *, nouns: Nouns = "bare") -> SampledProbe:
+def count_answers(answers: Sequence[Sequence[str]], *, nouns: Nouns = "article") -> SampledProbe:
     """Count answers to the six questions of ``ORDERED_PAIRS``.
 
     Parameters
     ----------
     answers : sequence of 6 sequences of str
         Texts of the answers to each question.
-    nouns : {"bare", "article", "plural"}
+    nouns : {"article", "bare", "plural"}
         The format's nouns.
 
     Examples
     --------
-    >>> counted = count_answers([["I prefer dog over cat.", "Dogs!", "Meow."], *[["cat"]] * 5])
+    >>> said = ["I prefer a dog over a cat.", "Dogs!", "Meow."]
+    >>> counted = count_answers([said, *[["cat"]] * 5])
     >>> counted.counts[0], int(counted.in_format[0])
     (array([2, 0, 1]), 1)
     """
