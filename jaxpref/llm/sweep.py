@@ -29,6 +29,7 @@ from .._checks import (
     check_count,
     check_option,
     check_positive,
+    show,
 )
 from .animals import (
     ANIMALS,
@@ -85,10 +86,10 @@ class Member(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The member in one line, as results are found by."""
+        """The member in one line, as results are found by: numbers with all their digits."""
         return (
-            f"{'-'.join(self.omega)} p12={self.p12:g} p23={self.p23:g} seed={self.seed} "
-            f"beta={self.beta:g} rate={self.learning_rate:g}"
+            f"{'-'.join(self.omega)} p12={show(self.p12)} p23={show(self.p23)} seed={self.seed} "
+            f"beta={show(self.beta)} rate={show(self.learning_rate)}"
         )
 
 
