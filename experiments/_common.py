@@ -80,6 +80,44 @@ def judge(
     }
 
 
+def judge_identity(
+    item: str,
+    claim: str,
+    error: float,
+    *,
+    tolerance: float,
+    evidence: str,
+    correction: Correction | None = None,
+) -> Row:
+    """Return the row of an equation: the largest error found is what counts."""
+    return judge(
+        item,
+        claim,
+        paper="identity",
+        ours=float(error),
+        error=float(error),
+        tolerance=tolerance,
+        evidence=evidence,
+        correction=correction,
+    )
+
+
+def judge_exceptions(
+    item: str, claim: str, count: int, *, evidence: str, correction: Correction | None = None
+) -> Row:
+    """Return the row of a law that was searched for exceptions: none may be found."""
+    return judge(
+        item,
+        claim,
+        paper="0 exceptions",
+        ours=float(count),
+        error=int(count),
+        tolerance=0,
+        evidence=evidence,
+        correction=correction,
+    )
+
+
 def printed_tolerance(printed: str) -> float:
     """Return half a unit of the last printed digit.
 

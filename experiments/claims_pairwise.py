@@ -8,7 +8,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import Correction, Row, judge, judge_number, needed, paper_values
+from _common import (
+    Correction,
+    Row,
+    judge,
+    judge_exceptions,
+    judge_identity,
+    judge_number,
+    needed,
+    paper_values,
+)
 from scipy.integrate import quad
 
 from jaxpref import implied_probability, log_sensitivity, region_area, sensitivity
@@ -37,12 +46,10 @@ def lemma_1(seed: int, size: int) -> Iterator[Row]:
             link=by_name(name),
         )
         error = max(error, float(np.max(np.abs(np.asarray(through) - direct))))
-    yield judge(
+    yield judge_identity(
         "Lemma 1, Eq. 1",
         "p_ij = g(g^-1(p_ik) + g^-1(p_kj))",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-10,
         evidence=f"largest difference from g(s_i - s_j), {size} random scores, {len(LINKS)} links",
     )
@@ -58,12 +65,10 @@ def equation_2(seed: int, size: int) -> Iterator[Row]:
         slope = jax.jit(jax.vmap(jax.grad(p_ij)))
         found = sensitivity(link.margin(p), link.margin(q), link=link)[0]
         error = max(error, float(np.max(np.abs(slope(p, q) / found - 1))))
-    yield judge(
+    yield judge_identity(
         "Eq. 2",
         "dp_ij/dp_ik = g'(g^-1(p_ik) + g^-1(p_kj)) / g'(g^-1(p_ik))",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-9,
         evidence=f"largest relative difference from jax.grad of Eq. 1, {size} points a link",
     )
@@ -109,13 +114,10 @@ def lemma_3(seed: int, size: int) -> Iterator[Row]:
     """Search for two probabilities whose margins are in the wrong order."""
     p = np.sort(_uniform(seed, (size,)))
     wrong = sum(int(np.sum(np.diff(by_name(name).margin(p)) <= 0)) for name in LINKS)
-    yield judge(
+    yield judge_exceptions(
         "Lemma 3",
         "g^-1 is strictly increasing",
-        paper="0 exceptions",
-        ours=float(wrong),
-        error=wrong,
-        tolerance=0,
+        wrong,
         evidence=f"exceptions among {size} sorted probabilities, {len(LINKS)} links",
     )
 
@@ -225,13 +227,10 @@ def _theorem_1_details(seed: int, size: int) -> Iterator[Row]:
         x = -far * 10 ** np.random.default_rng(seed).uniform(0, 3, size)
         logs = np.asarray(log_sensitivity(x, -1.0 - x, link=by_name(name))[0])
         mirrored += int(np.sum(~(logs > np.log(threshold))))
-    yield judge(
+    yield judge_exceptions(
         "Theorem 1, remark",
         "similar sensitivity arises for small p_ik",
-        paper="0 exceptions",
-        ours=float(mirrored),
-        error=mirrored,
-        tolerance=0,
+        mirrored,
         evidence=f"exceptions for M = 10 at x < -x_0, {size} draws a link",
     )
 
@@ -252,23 +251,19 @@ def equations_3_and_4(seed: int, size: int) -> Iterator[Row]:
         return 1 / (1 + (1 - a) * (1 - b) / a / b)
 
     error = float(np.max(np.abs(third(p, q) - np.asarray(implied_probability(p, q)))))
-    yield judge(
+    yield judge_identity(
         "Eq. 3",
         "p_ij = 1 / (1 + (1 - p_ik)(1 - p_kj)/p_ik/p_kj)",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-12,
         evidence=f"largest difference from Eq. 1, {size} points",
     )
     slopes = np.asarray(jax.vmap(jax.grad(third))(jnp.asarray(p), jnp.asarray(q)))
     error = float(np.max(np.abs(equation_4_printed(p, q) / slopes - 1)))
-    yield judge(
+    yield judge_identity(
         "Eq. 4",
         "dp_ij/dp_ik = p_kj (1 - p_kj) / (p_ik + p_kj - 2 p_ik p_kj - 1)^2",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-9,
         evidence=f"largest relative difference from jax.grad of Eq. 3, {size} points",
     )
@@ -282,13 +277,10 @@ def equation_5(seed: int, size: int) -> Iterator[Row]:
     first = (q < 1 / (1 + level)) & (p > gamma)
     second = (q > 1 - 1 / (1 + level)) & (p < gamma)
     wrong = int(np.sum((first | second) != (equation_4_printed(p, q) > level)))
-    yield judge(
+    yield judge_exceptions(
         "Eq. 5",
         "the region is Case 1 and Case 2, bounded by gamma_0, for M > 1",
-        paper="0 exceptions",
-        ours=float(wrong),
-        error=wrong,
-        tolerance=0,
+        wrong,
         evidence=f"points on which it disagrees with Eq. 4 > M, of {size}, M up to 100",
     )
 
@@ -304,22 +296,18 @@ def proposition_1(seed: int, size: int) -> Iterator[Row]:
     levels = np.array([1.01, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0])
     found = np.asarray(region_area(levels, method="quadrature").area)
     error = float(np.max(np.abs(proposition_1_printed(levels) / found - 1)))
-    yield judge(
+    yield judge_identity(
         "Proposition 1",
         "A = ln((M-1)/(M+1))/2 + ln((sqrt M + 1)/(sqrt M - 1))/(2 sqrt M)",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-9,
         evidence="largest relative difference from quadrature, M from 1.01 to 100",
     )
     error = max(max(_b1_step_errors(m)) for m in (1.1, 2.0, 10.0))
-    yield judge(
+    yield judge_identity(
         "B.1, Eqs. B1-B4",
         "the two integrals and their closed forms",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-8,
         evidence="largest difference from numerical integration at M = 1.1, 2, 10",
     )
@@ -376,13 +364,10 @@ def figure_1_text(seed: int, size: int) -> Iterator[Row]:
     )
     areas = np.asarray(region_area(np.geomspace(1.001, 1e6, 200)).area)
     wrong = int(np.sum(np.diff(areas) >= 0) + np.sum(areas <= 0))
-    yield judge(
+    yield judge_exceptions(
         "Section 2.3, text on Fig. 1: size",
         "the region shrinks as M increases and is never empty",
-        paper="0 exceptions",
-        ours=float(wrong),
-        error=wrong,
-        tolerance=0,
+        wrong,
         evidence="exceptions among 200 M from 1.001 to 1e6",
     )
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
-from _common import Correction, Row, judge
+from _common import Correction, Row, judge, judge_exceptions, judge_identity
 from claims_pairwise import proposition_1_printed
 
 from jaxpref import plackett_luce_log_probability
@@ -75,12 +75,10 @@ def equations_6_to_8(seed: int, size: int) -> Iterator[Row]:
         abs(float(equation_7(jnp.asarray(_ratios_by_rankings(s)))) / p - 1)
         for (s, _, _), p in zip(few[:40], products, strict=False)
     )
-    yield judge(
+    yield judge_identity(
         "Lemma 5, Eqs. 7 and 8",
         "p_omega is a function of p_{omega_vu}/p_{omega_uv}, with any prefix",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-11,
         evidence="largest relative difference from Eq. 6, 40 rankings, ratios of Eq. 6's values",
     )
@@ -117,12 +115,10 @@ def equation_9(seed: int, size: int) -> Iterator[Row]:
         values = (jnp.asarray(x) for x in (a, b, ratios))
         found = np.array(slopes(*values, u, v))
         error = max(error, float(np.max(np.abs(printed / found - 1))))
-    yield judge(
+    yield judge_identity(
         "Eqs. 9 and 10",
         "both partials of p_omega, with alpha and beta",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-10,
         evidence=f"largest relative difference from jax.grad of Eq. 7, {count} rankings of 3 to 7",
     )
@@ -133,13 +129,10 @@ def equation_10_ranges(seed: int, size: int) -> Iterator[Row]:
     found = np.array([equation_10(ratios_of(s), u, v) for s, u, v in rankings(seed, size // 4)])
     ends = int(np.sum(found[:, 0] <= 1) + np.sum((found[:, 1] <= 0) | (found[:, 1] >= 1)))
     beyond = int(np.sum(found[:, 0] < 1) + np.sum((found[:, 1] <= 0) | (found[:, 1] > 1)))
-    yield judge(
+    yield judge_exceptions(
         "After Eq. 10",
         "alpha is in (1, inf), beta in (0, 1)",
-        paper="0 exceptions",
-        ours=float(ends),
-        error=ends,
-        tolerance=0,
+        ends,
         evidence=f"exceptions among {len(found)} rankings of 3 to 7 items, "
         f"{int(np.sum(found[:, 0] == 1))} of them alpha = 1, as for the last two items",
         correction=Correction("alpha is in [1, inf)", beyond),
@@ -167,13 +160,10 @@ def equation_11(seed: int, size: int) -> Iterator[Row]:
     wide, right = np.sqrt(inner / (2 * level)), np.sqrt(inner) / (2 * level)
     first = a < beta / (4 * alpha * level)
     wrong = [int(np.sum((first & (abs(b - middle) < half)) != truth)) for half in (wide, right)]
-    yield judge(
+    yield judge_exceptions(
         "Eq. 11",
         "the region of p_{omega_uv}, gamma_2 with the root over the whole fraction",
-        paper="0 exceptions",
-        ours=float(wrong[0]),
-        error=wrong[0],
-        tolerance=0,
+        wrong[0],
         evidence=f"points on which it disagrees with Eq. 9 > M, of {size}",
         correction=Correction("gamma_2 = sqrt(beta (beta - 4 alpha M p_uv)) / (2M)", wrong[1]),
     )
@@ -244,23 +234,19 @@ def proposition_2(seed: int, size: int) -> Iterator[Row]:
         exact = np.array([area_by_definition(*case, wrt) for case in cases])
         alpha, beta, level = np.array(cases).T
         errors[wrt] = np.abs(beta**2 / (6 * alpha**power * level**2) / exact - 1).max()
-        yield judge(
+        yield judge_identity(
             f"Proposition 2, p_{wrt}",
             f"A = {text}",
-            paper="identity",
-            ours=float(errors[wrt]),
-            error=float(errors[wrt]),
+            errors[wrt],
             tolerance=1e-8,
             evidence=f"largest relative difference from integration of Eq. 9 > M, {len(cases)} "
             "models, M > 1",
         )
     off = np.abs(level - 1).max()
-    yield judge(
+    yield judge_identity(
         "B.2, Eq. B6",
         "A = beta^2/(6 alpha M)",
-        paper="identity",
-        ours=float(off),
-        error=float(off),
+        off,
         tolerance=1e-8,
         evidence="largest relative difference from Proposition 2, the factor M - 1",
         correction=Correction("beta^2/(6 alpha M^2), as Proposition 2 says", float(errors["uv"])),
@@ -312,13 +298,10 @@ def _region_remarks(seed: int, size: int) -> Iterator[Row]:
             wrong += area_by_definition(x * 1.1, y, 2.0, wrt) >= here
             wrong += area_by_definition(x, y * 0.9, 2.0, wrt) >= here
             wrong += area_by_definition(1.0, 1.0, 2.0, wrt) < here
-    yield judge(
+    yield judge_exceptions(
         "Section 2.4, remark on alpha and beta",
         "the region shrinks as alpha grows or beta falls; largest at alpha = beta = 1",
-        paper="0 exceptions",
-        ours=float(wrong),
-        error=wrong,
-        tolerance=0,
+        wrong,
         evidence="exceptions among 240 comparisons of integrated areas",
     )
     grid = np.linspace(0.001, 0.999, 999)
@@ -347,13 +330,10 @@ def theorem_2(seed: int, size: int) -> Iterator[Row]:
     pairs = proposition_1_printed(level)
     ratio = float(np.min(pairs / (beta**2 / (6 * alpha * level**2))))
     wrong = int(np.sum(pairs <= beta**2 / (6 * alpha * level**2)))
-    yield judge(
+    yield judge_exceptions(
         "Theorem 2",
         "A(Bradley-Terry) > A(Plackett-Luce) for M > 1, K > 2",
-        paper="0 exceptions",
-        ours=float(wrong),
-        error=wrong,
-        tolerance=0,
+        wrong,
         evidence=f"exceptions among {size} draws of (M, alpha, beta); smallest ratio {ratio:.3f}",
     )
     yield from _theorem_2_reading(level, pairs)
@@ -399,22 +379,17 @@ def theorem_2_proof(seed: int, size: int) -> Iterator[Row]:
         correction=Correction("ln((1 + x)/(1 - x))/2", mended),
     )
     error, worst = _series_error()
-    yield judge(
+    yield judge_identity(
         "Theorem 2, Eq. B7",
         "L = -tanh^-1(1/M) + tanh^-1(1/sqrt M)/sqrt M = sum of L_n",
-        paper="identity",
-        ours=error,
-        error=error,
+        error,
         tolerance=1e-12,
         evidence="largest relative difference from Prop. 1, M = 1.1, 2, 10, 100, 40 digits",
     )
-    yield judge(
+    yield judge_exceptions(
         "Theorem 2, chain",
         "L_n > 0 and L > L_1 > 1/(5 M^2) > 1/(6 M^2)",
-        paper="0 exceptions",
-        ours=float(worst),
-        error=worst,
-        tolerance=0,
+        worst,
         evidence="exceptions among 60 n at each of 200 M from 1 + 1e-6 to 1e6",
     )
 
@@ -461,23 +436,17 @@ def section_3_2(seed: int, size: int) -> Iterator[Row]:
         new = equation_10(ratios_of(longer), u + (place <= u), v + (place <= v))
         drops.append(new[1] ** 2 / new[0] / (old[1] ** 2 / old[0]))
         inserted += not drops[-1] < 1
-    yield judge(
+    yield judge_exceptions(
         "Section 3.2",
         "alpha grows and beta falls as K grows",
-        paper="0 exceptions",
-        ours=float(appended),
-        error=appended,
-        tolerance=0,
+        appended,
         evidence=f"exceptions among {count} rankings, one item appended",
     )
     far = _separated_drop()
-    yield judge(
+    yield judge_exceptions(
         "Section 3.2, conclusion",
         "longer tuples have smaller M-sensitive areas",
-        paper="0 exceptions",
-        ours=float(inserted),
-        error=inserted,
-        tolerance=0,
+        inserted,
         evidence=f"exceptions among {count} rankings, one item inserted anywhere (median ratio of "
         f"areas {np.median(drops):.2f}; with scores 5 apart, in order, it is {far:.3f})",
     )

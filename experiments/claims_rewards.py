@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from _common import Correction, Row, judge, judge_number, needed, paper_values, printed_tolerance
+from _common import (
+    Correction,
+    Row,
+    judge,
+    judge_exceptions,
+    judge_number,
+    needed,
+    paper_values,
+    printed_tolerance,
+)
 
 from jaxpref import implied_probability
 
@@ -83,13 +92,10 @@ def bimodality(seed: int, size: int) -> Iterator[Row]:
     )
     upper = np.array([modes(v)[-1] for v in np.linspace(1.01, 30, 200)])
     wrong = int(np.sum(np.diff(upper) <= 0))
-    yield judge(
+    yield judge_exceptions(
         "C.5.1, modes",
         "the two modes move towards 0 and 1 as sigma^2 grows",
-        paper="0 exceptions",
-        ours=float(wrong),
-        error=wrong,
-        tolerance=0,
+        wrong,
         evidence="exceptions among 200 sigma^2 up to 30, followed by their logits",
     )
 

@@ -9,7 +9,6 @@ Minutes: 0.5. Device: CPU.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _common
+import _region_figures
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxpref import region_area, region_boundary
 from jaxpref.links import logistic
-from jaxpref.report.figures import INK, SHADES, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +53,7 @@ def proposition_1(threshold: float) -> float:
 
 def boundary(threshold: float, points: int) -> dict[str, list[float]]:
     """Return p_kj from 0 to 1/(1 + M) and gamma_0 there: Case 1 of Eq. 5; Case 2 mirrors it."""
-    # Squares gather the points at both ends, where the curve is steep.
-    share = np.sin(np.linspace(0, np.pi / 2, points + 2)[1:-1]) ** 2
-    p_kj = share / (1 + threshold)
+    p_kj = _region_figures.crowded(points + 2)[1:-1] / (1 + threshold)
     gamma = logistic.probability(region_boundary(logistic.margin(p_kj), threshold))
     return {"p_kj": [0.0, *p_kj.tolist()], "gamma_0": [1.0, *np.asarray(gamma).tolist()]}
 
@@ -111,18 +108,7 @@ def _rows(wrt: str, area: dict[str, float]) -> list[_common.Row]:
         "quadrature": (1e-9 * printed, "quadrature to a relative 1e-9"),
         "lattice": (5 * area["lattice_error"], "5 standard errors of the shifts"),
     }
-    return [
-        _common.judge(
-            f"Fig. 1, p_{wrt}, M = {area['M']:g}, {method.replace('_', ' ')}",
-            "the area is Proposition 1's",
-            paper=f"{printed:.6g}",
-            ours=area[method],
-            error=abs(area[method] - printed),
-            tolerance=tolerance,
-            evidence=reason,
-        )
-        for method, (tolerance, reason) in allowed.items()
-    ]
+    return _region_figures.area_rows(1, wrt, area, allowed)
 
 
 # Drawing ------------------------------------------------------------------------------------
@@ -130,32 +116,22 @@ def _rows(wrt: str, area: dict[str, float]) -> list[_common.Row]:
 
 def plot(folder: Path) -> list[Path]:
     """Draw the figure from result.json alone."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    apart = ConstrainedLayoutEngine(wspace=0.06)  # or the panels' corner labels touch
-    figure = Figure(figsize=(9.6, 5.7), layout=apart)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, wrt in zip(panels, PANELS, strict=True):
-        draw_panel(axes, content["values"], wrt)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle("Strong preferences that pull apart make $p_{ij}$ fragile", fontweight="bold")
-    return [save_figure(figure, folder / "regions.png")]
+    title = "Strong preferences that pull apart make $p_{ij}$ fragile"
+    return _region_figures.draw(
+        folder, PANELS, draw_panel, title=lambda config: title, share_axis=True
+    )
 
 
 def draw_panel(axes: Axes, values: dict[str, Any], wrt: str) -> None:
     """Fill the two corners of each M, the larger regions first."""
-    shades = SHADES[-len(values["boundaries"]) :]
-    for shade, curve in zip(shades, values["boundaries"], strict=True):
+    curves = values["boundaries"]
+    for shade, curve in zip(_region_figures.shades(len(curves)), curves, strict=True):
         fixed, moving = np.asarray(curve["p_kj"]), np.asarray(curve["gamma_0"])
         for mirrored in (False, True):
             corner = _corner(fixed, moving, mirrored)
             x, y = corner if wrt == "ik" else corner[::-1]
             label = None if mirrored else f"M = {curve['M']:g}"
-            axes.fill(x, y, facecolor=shade, edgecolor=INK, linewidth=0.6, label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            _region_figures.fill(axes, x, y, shade, label)
     axes.set_xlabel("$p_{ik}$")
     axes.set_ylabel("$p_{kj}$")
     axes.set_title(rf"$\partial p_{{ij}} / \partial p_{{{wrt}}} > M$", fontsize=12, pad=8)

@@ -11,19 +11,19 @@ The paper does not print the thresholds of Fig. 2; those of Fig. 1 are used.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _common
+import _region_figures
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxpref import plackett_luce_monte_carlo_area, plackett_luce_region_area
-from jaxpref.report.figures import INK, SHADES, save_figure
+from jaxpref.report.figures import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def boundary(config: Config, threshold: float, wrt: str) -> dict[str, list[float
     Solved for the other variable, neither form cancels: 0 < b < beta/M and
     a < (sqrt(beta b/M) - b)/alpha; 0 < a < beta/(alpha^2 M) and b < sqrt(beta a/M) - alpha a.
     """
-    share = np.sin(np.linspace(0, np.pi / 2, config.boundary_points)) ** 2
+    share = _region_figures.crowded(config.boundary_points)
     top = config.beta / threshold
     if wrt == "uv":
         b = share * top
@@ -114,18 +114,7 @@ def _rows(wrt: str, area: dict[str, float]) -> list[_common.Row]:
         "closed_form": (1e-12 * printed, "nothing cancels"),
         "monte_carlo": (5 * area["monte_carlo_error"], "5 standard errors of the count"),
     }
-    return [
-        _common.judge(
-            f"Fig. 2, p_{wrt}, M = {area['M']:g}, {method.replace('_', ' ')}",
-            "the area is Proposition 2's",
-            paper=f"{printed:.6g}",
-            ours=area[method],
-            error=abs(area[method] - printed),
-            tolerance=tolerance,
-            evidence=reason,
-        )
-        for method, (tolerance, reason) in allowed.items()
-    ]
+    return _region_figures.area_rows(2, wrt, area, allowed)
 
 
 # Drawing ------------------------------------------------------------------------------------
@@ -133,31 +122,22 @@ def _rows(wrt: str, area: dict[str, float]) -> list[_common.Row]:
 
 def plot(folder: Path) -> list[Path]:
     """Draw the figure from result.json alone."""
-    from matplotlib.figure import Figure
-
-    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    figure = Figure(figsize=(9.6, 5.7), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, wrt in zip(panels, PANELS, strict=True):
-        draw_panel(axes, content["values"][wrt]["boundaries"], wrt)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    alpha, beta = (content["config"][name] for name in ("alpha", "beta"))
-    title = rf"A ranking is fragile where both others are rare ($\alpha = {alpha}, \beta = {beta}$)"
-    figure.suptitle(title, fontweight="bold")
-    return [save_figure(figure, folder / "regions.png")]
+    return _region_figures.draw(folder, PANELS, draw_panel, title=_title)
 
 
-def draw_panel(axes: Axes, boundaries: list[dict[str, Any]], wrt: str) -> None:
+def _title(config: dict[str, Any]) -> str:
+    alpha, beta = config["alpha"], config["beta"]
+    return rf"A ranking is fragile where both others are rare ($\alpha = {alpha}, \beta = {beta}$)"
+
+
+def draw_panel(axes: Axes, values: dict[str, Any], wrt: str) -> None:
     """Fill the region of each M, the larger ones first, and mark the edge of the triangle."""
-    for shade, curve in zip(SHADES[-len(boundaries) :], boundaries, strict=True):
-        label = f"M = {curve['M']:g}"
-        x, y = curve["p_uv"], curve["p_vu"]
-        axes.fill(x, y, facecolor=shade, edgecolor=INK, linewidth=0.6, label=label)
+    curves = values[wrt]["boundaries"]
+    for shade, curve in zip(_region_figures.shades(len(curves)), curves, strict=True):
+        _region_figures.fill(axes, curve["p_uv"], curve["p_vu"], shade, f"M = {curve['M']:g}")
     axes.plot([0, 1], [1, 0], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     middle = {"ha": "center", "va": "bottom", "rotation": -45, "fontsize": 9, "color": INK}
     axes.text(0.58, 0.43, r"$p_{\omega_{uv}} + p_{\omega_{vu}} = 1$", **middle)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel(r"$p_{\omega_{uv}}$")
     axes.set_ylabel(r"$p_{\omega_{vu}}$")
     name = rf"$|\partial p_\omega / \partial p_{{\omega_{{{wrt}}}}}| > M$"
