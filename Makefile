@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES ?= auto
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test test-slow lint types clean
 
 demo: $(VENV)/.demo  ## audit the bundled data sets and say where the results lie
 	$(BIN)/jaxpref demo

@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,74 @@ def test_no_absolute_machine_path_is_named(path):
     assert found == []
 
 
-def test_the_package_is_typed_and_has_a_version():
-    assert (PACKAGE / "py.typed").is_file()
+# What is installed ----------------------------------------------------------------------------
+
+ROOT = PACKAGE.parent
+NAMED_OTHERWISE = {"orbax": "orbax-checkpoint"}
+EXTRAS = {"llm": ("llm",), "report": ("report",), "data": ("data",)}
+"""What a room may import beyond the dependencies of all."""
+
+
+def project() -> dict:
+    path = ROOT / "pyproject.toml"
+    if not path.is_file():
+        pytest.skip("pyproject.toml is not at hand: not a clone")
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", line)[0] for line in requirements}
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Return the packages of others that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(code_of(path))):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found - set(sys.stdlib_module_names) - {"jaxpref"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_what_is_imported_is_a_dependency_or_in_the_rooms_extra(path):
+    declared = project()
+    allowed = distributions(declared["dependencies"])
+    for extra in EXTRAS.get((dotted(path) or [""])[0], ()):
+        allowed |= distributions(declared["optional-dependencies"][extra])
+    needed = {NAMED_OTHERWISE.get(name, name) for name in imported_packages(path)}
+    assert needed <= allowed
+
+
+def test_nothing_is_installed_that_nothing_imports():
+    declared = project()
+    used = set().union(*map(imported_packages, MODULES))
+    used = {NAMED_OTHERWISE.get(name, name) for name in used}
+    extras = [declared["optional-dependencies"][name] for name in ("llm", "report", "data")]
+    asked = distributions(
+        [*declared["dependencies"], *(line for lines in extras for line in lines)]
+    )
+    # JAX's own half, what transformers needs for chat templates, and what narwhals reads.
+    assert asked - used == {"jaxlib", "jinja2", "pandas"}
+
+
+def test_the_wheel_holds_the_package_and_its_data(tmp_path):
+    builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
+    project()
+    (built,) = builder.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        names = {name for name in wheel.namelist() if name.startswith("jaxpref/")}
+    data = {"CHANGELOG.md", "py.typed", "llm/templates.json", "data/bundled/citations.json"}
+    data |= {"data/bundled/example1.csv", "report/html/script.js", "report/html/style.css"}
+    modules = {path.relative_to(PACKAGE).as_posix() for path in MODULES}
+    assert {f"jaxpref/{name}" for name in data | modules} <= names
+    assert not any("__pycache__" in name for name in names)
+
+
+def test_the_package_has_one_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", jaxpref.__version__)
+    assert project()["version"] == jaxpref.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {jaxpref.__version__}\n" in citation
+    assert f"## {jaxpref.__version__}" in (PACKAGE / "CHANGELOG.md").read_text(encoding="utf-8")
