@@ -17,9 +17,9 @@ from ..fit.likelihood import predict
 from ..fit.pairwise import fit_pairwise
 from ..fit.result import FitResult
 from ..links import Link, by_name
-from .engine import counts_of, laplacian
 from .pairs import Progress
 from .records import LinkRow, Links, Reversal
+from .terms import counts_of, laplacian
 
 LINKS = ("logistic", "probit", "cauchit", "laplace")
 _CONCAVE = ("logistic", "probit", "laplace")

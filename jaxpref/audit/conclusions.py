@@ -14,11 +14,12 @@ import numpy as np
 
 from ..data.comparisons import Comparisons
 from ..fit.result import FitResult
-from .engine import Engine, counts_of
+from .engine import Engine
 from .flips import Found, Search
 from .moves import Menu, Outcomes
 from .pairs import Progress
 from .records import Flip, Move
+from .terms import counts_of
 
 BUDGETS = ("drop", "add", "change")
 _CANDIDATES, _SEARCHED, _HOPELESS = 40, 8, 2.5
@@ -119,7 +120,9 @@ class Conclusions:
         limit = self._total if limit is None else limit
         before = self._engine.refits
         pairs = self._closest(pairs)
-        estimates = np.array([self._search.first_order(budget, *pair) for pair in pairs])
+        estimates = np.zeros(1)
+        if len(pairs) > 1:
+            estimates = np.array([self._search.first_order(budget, *pair) for pair in pairs])
         chosen, found = pairs[int(np.argmin(estimates))], None
         for place in np.argsort(estimates, kind="stable")[:_SEARCHED]:
             if found is not None and estimates[place] > _HOPELESS * found.count:

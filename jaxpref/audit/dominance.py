@@ -220,7 +220,8 @@ def _model_test(wins: np.ndarray, triple: tuple[int, int, int]) -> float:
     A cycle of wins always ties the three together, so the fit of the three exists.
     """
     from ..links import logistic
-    from .engine import Counts, Engine
+    from .engine import Engine
+    from .terms import Counts
 
     a, b, c = triple
     sides = ((a, b, 0, 1), (b, c, 1, 2), (a, c, 0, 2))

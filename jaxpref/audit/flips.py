@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from .engine import Counts, Engine, Point
+from .engine import Engine, Point
 from .moves import Menu, Outcomes, fewest, fill, menu
+from .terms import Counts, strong_labels
 
 REVERSED = -1e-9
 """A margin below this is reversed: refits are exact to about 1e-10, and a draw is no reversal."""
@@ -52,6 +53,7 @@ class Search:
         self.engine, self.counts, self.point = engine, counts, point
         self._outcomes = outcomes
         self._menus: dict[str, Menu] = {}
+        self._forces: dict[str, Taken] = {}
 
     def menu(self, budget: str) -> Menu:
         """Return the moves of a budget."""
@@ -60,26 +62,28 @@ class Search:
             self._menus[budget] = menu(budget, self.counts, self._outcomes, size)
         return self._menus[budget]
 
+    def gains(self, budget: str, ahead: int, behind: int) -> Taken:
+        """Return how much one move of each kind lowers s_ahead - s_behind at the fit."""
+        choices = self.menu(budget)
+        if budget not in self._forces:
+            self._forces[budget] = choices.forces(self.engine, self.point)
+        return choices.gains(self._forces[budget], self.point.inverse, ahead, behind)
+
     def margin(self, ahead: int, behind: int) -> float:
         """Return s_ahead - s_behind in the fit."""
         return float(self.point.scores[ahead] - self.point.scores[behind])
 
     def first_order(self, budget: str, ahead: int, behind: int) -> float:
         """Return how many moves the influences at the fit ask for; infinite where none suffice."""
-        choices = self.menu(budget)
-        gains = choices.gains(self.engine, self.point, ahead, behind)
-        need = max(self.margin(ahead, behind), 0.0)
+        gains, need = self.gains(budget, ahead, behind), self.margin(ahead, behind)
         if budget == "add":
-            best = float(gains.max())
-            return np.floor(need / best) + 1 if best > 0 else np.inf
-        return fewest(gains, choices.available, need)[1]
+            return _additions(gains, need)
+        return fewest(gains, self.menu(budget).available, need)[1]
 
     def find(self, budget: str, ahead: int, behind: int, limit: float = np.inf) -> Found:
         """Return the fewest moves found, at most `limit`, that put `behind` above `ahead`."""
-        estimate = self.first_order(budget, ahead, behind)
         worker = _Adding if budget == "add" else _Taking
-        found = worker(self, budget, ahead, behind, limit).run()
-        return found._replace(first_order=float(estimate) if np.isfinite(estimate) else None)
+        return worker(self, budget, ahead, behind, limit).run()
 
 
 class _Worker:
@@ -87,17 +91,20 @@ class _Worker:
 
     def __init__(self, search: Search, budget: str, ahead: int, behind: int, limit: float) -> None:
         self.search, self.engine = search, search.engine
-        self.menu = search.menu(budget)
+        self.menu, self.budget = search.menu(budget), budget
         self.ahead, self.behind, self.limit = ahead, behind, limit
         self.best: Found | None = None
-        self.scores = search.point.scores
+        self.estimate: float | None = None
+        self.scores, self.inverse = search.point
+        self.counts = search.counts
 
     def gap(self, scores: np.ndarray) -> float:
         return float(scores[self.ahead] - scores[self.behind])
 
     def attempt(self, taken: Taken) -> float | None:
         """Return the margin after a refit with these moves, None without a fit; keep the best."""
-        found = self.engine.refit(self.menu.apply(self.search.counts, taken), self.scores)
+        self.counts = self.menu.apply(self.search.counts, taken)
+        found = self.engine.refit(self.counts, self.scores, self.inverse)
         if found is None:
             return None
         self.scores = found
@@ -106,15 +113,26 @@ class _Worker:
             self.best = Found("confirmed", taken, count, margin, None)
         return margin
 
-    def gains_at(self, taken: Taken) -> Taken:
-        """Return what one move is worth where these were made."""
-        counts = self.menu.apply(self.search.counts, taken)
-        point = self.engine.point(counts, self.scores)
-        return self.menu.gains(self.engine, point, self.ahead, self.behind)
+    @property
+    def sure(self) -> bool:
+        """Whether no fewer comparisons could do: one does."""
+        return self.best is not None and self.best.count <= 1
+
+    def gains_now(self) -> Taken:
+        """Return what one move is worth where those tried last were made."""
+        point = self.engine.point(self.counts, self.scores)
+        self.inverse = point.inverse
+        forces = self.menu.forces(self.engine, point)
+        return self.menu.gains(forces, self.inverse, self.ahead, self.behind)
+
+    def gains_before(self) -> Taken:
+        """Return what one move is worth at the fit."""
+        return self.search.gains(self.budget, self.ahead, self.behind)
 
     def result(self, status: str) -> Found:
         """Return the best set, or why there is none."""
-        return self.best or Found(status, None, np.inf, None, None)
+        found = self.best or Found(status, None, np.inf, None, None)
+        return found._replace(first_order=self.estimate)
 
 
 class _Taking(_Worker):
@@ -122,21 +140,22 @@ class _Taking(_Worker):
 
     def run(self) -> Found:
         self.available, self.separated = self.menu.available.copy(), False
-        gains = self.menu.gains(self.engine, self.search.point, self.ahead, self.behind)
         need = self.gap(self.search.point.scores)
-        order, count = fewest(gains, self.available, need)
+        order, count = fewest(self.gains_before(), self.available, need)
+        self.estimate = count if np.isfinite(count) else None
         seen: set[bytes] = set()
         for _ in range(_ROUNDS):
             taken, margin = self._take(order, count)
-            if taken is None or margin is None:
+            if taken is None or margin is None or self.sure:
                 break
-            seen.add(taken.tobytes())
-            gains = self.gains_at(taken)
+            seen.add(_name(taken))
+            gains = self.gains_now()
             order, count = fewest(gains, self.available, margin + float(np.sum(gains * taken)))
             again = fill(order, self.available, count) if np.isfinite(count) else None
-            if again is not None and again.tobytes() in seen:
+            if again is not None and _name(again) in seen:
                 break
-        self._settle(order, count)
+        if not self.sure:
+            self._settle(order, count)
         return self.result("no_fit" if self.separated else "not_found")
 
     def _take(self, order: np.ndarray, count: float) -> tuple[Taken | None, float | None]:
@@ -198,8 +217,10 @@ class _Adding(_Worker):
 
     def run(self) -> Found:
         taken = np.zeros(self.menu.available.shape)
-        gains = self.menu.gains(self.engine, self.search.point, self.ahead, self.behind)
+        gains = self.gains_before()
         margin: float | None = self.gap(self.search.point.scores)
+        estimate = _additions(gains, margin)
+        self.estimate = estimate if np.isfinite(estimate) else None
         while margin is not None and margin >= REVERSED:
             best = np.unravel_index(int(np.argmax(gains)), gains.shape)
             if not gains[best] > 0 or taken.sum() >= self.limit:
@@ -208,7 +229,7 @@ class _Adding(_Worker):
             taken = taken.copy()
             taken[best] += min(step, self.limit - taken.sum())
             margin = self.attempt(taken)
-            gains = self.gains_at(taken)
+            gains = self.gains_now()
         if self.best is None:
             return self.result("not_found")
         self._one_kind(np.unravel_index(int(np.argmax(gains)), gains.shape))
@@ -238,13 +259,13 @@ class _Adding(_Worker):
                 return
 
 
-def strong_labels(counts: Counts, num_items: int) -> np.ndarray:
-    """Return the strong component of each item in the graph of wins."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def _additions(gains: Taken, need: float) -> float:
+    """Return how many of the addition that is worth most first order asks for."""
+    best = float(gains.max())
+    return float(np.floor(need / best) + 1) if best > 0 else np.inf
 
-    up, down = counts.wins_a > 0, counts.wins_b > 0
-    start = np.concatenate([counts.item_a[up], counts.item_b[down]])
-    end = np.concatenate([counts.item_b[up], counts.item_a[down]])
-    graph = coo_array((np.ones(start.size), (start, end)), shape=(num_items, num_items))
-    return connected_components(graph.tocsr(), directed=True, connection="strong")[1]
+
+def _name(taken: Taken) -> bytes:
+    """Return what tells one set of moves from another."""
+    places = np.flatnonzero(taken)
+    return places.tobytes() + taken.ravel()[places].tobytes()

@@ -17,10 +17,11 @@ from jaxtyping import Float64
 from ..data.comparisons import Comparisons
 from ..fit.likelihood import predict
 from ..fit.result import FitResult
-from .engine import Counts, Engine, Point, counts_of
+from .engine import Engine, Point
 from .moves import LEAST_SHARE
 from .pairs import Progress
 from .records import EdgeLeverage, Group, Groups, no_fit_without
+from .terms import Counts, counts_of
 
 
 class _Left(NamedTuple):
@@ -152,7 +153,7 @@ class LeaveOut:
 
     def _own(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return gradient, curvature and number of the comparisons of each observed pair."""
-        slopes = self.engine.slopes(self.fit.scores[a] - self.fit.scores[b])
+        slopes = self.engine.slopes(self.fit.scores, a, b)
         up, down = self.counts.wins_a, self.counts.wins_b
         pull = up * slopes.win_a + down * slopes.win_b
         return pull, up * slopes.bend_a + down * slopes.bend_b, up + down

@@ -99,10 +99,11 @@ class _Search:
     def __init__(self, fit: FitResult, edges: Responses, inverse: np.ndarray) -> None:
         self._fit, self._edges, self._inverse = fit, edges, inverse
         self._respond_most = float(edges.respond.max())
+        self._item_a, self._item_b = (k.astype(np.int64) for k in (edges.item_a, edges.item_b))
         size = fit.num_items
-        both = np.concatenate([edges.item_a, edges.item_b])
+        both = np.concatenate([self._item_a, self._item_b])
         order = np.argsort(both, kind="stable")
-        self._neighbour = np.concatenate([edges.item_b, edges.item_a])[order]
+        self._neighbour = np.concatenate([self._item_b, self._item_a])[order]
         self._weight = np.concatenate([edges.respond, edges.respond])[order]
         self._starts = np.searchsorted(both[order], np.arange(size + 1))
         self._own, self._other = self._row_bounds()
@@ -187,8 +188,8 @@ class _Search:
     def row(self, i: int, j: int) -> Float64[np.ndarray, " edges"]:
         """Return R_i - R_j."""
         drop = self._inverse[i] - self._inverse[j]
-        difference = drop.take(self._edges.item_a)
-        difference -= drop.take(self._edges.item_b)
+        difference = drop.take(self._item_a)
+        difference -= drop.take(self._item_b)
         difference *= self._edges.respond
         return difference
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .engine import Counts, Engine, Point
+from .engine import Engine, Point
+from .terms import Counts
 
 LEAST_SHARE = 0.05
 """What is left of an edge's weight at least, in the first-order gain of a move on a bridge."""
@@ -58,39 +59,51 @@ class Menu(NamedTuple):
     available: Float64[np.ndarray, "kinds cells"]
 
     def gains(
-        self, engine: Engine, point: Point, ahead: int, behind: int
+        self,
+        forces: Float64[np.ndarray, "kinds cells"],
+        inverse: Float64[np.ndarray, "items items"],
+        ahead: int,
+        behind: int,
     ) -> Float64[np.ndarray, "kinds cells"]:
-        """Return how much one move of each kind lowers s_ahead - s_behind."""
+        """Return how much one move of each kind lowers s_ahead - s_behind, given its force."""
+        pull = inverse[behind] - inverse[ahead]
+        return forces * (pull[self.item_a] - pull[self.item_b])
+
+    def forces(self, engine: Engine, point: Point) -> Float64[np.ndarray, "kinds cells"]:
+        """Return what one move of each kind adds to gradients, its own leverage taken off."""
         scores, inverse = point
-        slopes = engine.slopes(scores[self.item_a] - scores[self.item_b])
-        pull = inverse[ahead] - inverse[behind]
-        drop = pull[self.item_a] - pull[self.item_b]
+        slopes = engine.slopes(scores, self.item_a, self.item_b)
         own = np.diagonal(inverse)
-        resistance = own[self.item_a] + own[self.item_b] - 2 * inverse[self.item_a, self.item_b]
+        resistance = own[self.item_a] + own[self.item_b]
+        resistance -= 2 * inverse.ravel()[self.item_a * len(inverse) + self.item_b]
         rows = []
         for kind in self.kinds:
-            force = kind.wins_a * slopes.win_a + kind.wins_b * slopes.win_b
-            bend = kind.wins_a * slopes.bend_a + kind.wins_b * slopes.bend_b
-            rows.append(-force * drop / np.maximum(1 + bend * resistance, LEAST_SHARE))
+            force = _weighted(kind, slopes.win_a, slopes.win_b)
+            left = _weighted(kind, slopes.bend_a, slopes.bend_b) * resistance
+            left += 1
+            rows.append(force / np.maximum(left, LEAST_SHARE, out=left))
         return np.stack(rows)
 
     def apply(self, counts: Counts, taken: Float64[np.ndarray, "kinds cells"]) -> Counts:
         """Return the counts after moves; cells are the counts' own pairs, or are appended."""
-        add_a = sum(kind.wins_a * row for kind, row in zip(self.kinds, taken, strict=True))
-        add_b = sum(kind.wins_b * row for kind, row in zip(self.kinds, taken, strict=True))
-        if self.kinds[0].action != "add":
-            return counts._replace(
-                wins_a=np.maximum(counts.wins_a + add_a, 0.0),
-                wins_b=np.maximum(counts.wins_b + add_b, 0.0),
-            )
-        here = np.flatnonzero(taken.sum(axis=0))
-        more = Counts(
-            self.item_a[here],
-            self.item_b[here],
-            np.asarray(add_a)[here],
-            np.asarray(add_b)[here],
-        )
-        return Counts(*(np.concatenate(both) for both in zip(counts, more, strict=True)))
+        here = np.flatnonzero(taken.any(axis=0))
+        gained = np.array([[kind.wins_a, kind.wins_b] for kind in self.kinds]).T @ taken[:, here]
+        if self.kinds[0].action == "add":
+            more = Counts(self.item_a[here], self.item_b[here], *gained)
+            return Counts(*(np.concatenate(both) for both in zip(counts, more, strict=True)))
+        wins_a, wins_b = counts.wins_a.copy(), counts.wins_b.copy()
+        wins_a[here] = np.maximum(wins_a[here] + gained[0], 0.0)
+        wins_b[here] = np.maximum(wins_b[here] + gained[1], 0.0)
+        return counts._replace(wins_a=wins_a, wins_b=wins_b)
+
+
+def _weighted(kind: Kind, of_a: np.ndarray, of_b: np.ndarray) -> np.ndarray:
+    """Return the sum of two columns, each times what a kind of move adds to its wins."""
+    if kind.wins_b == 0:
+        return kind.wins_a * of_a
+    if kind.wins_a == 0:
+        return kind.wins_b * of_b
+    return kind.wins_a * of_a + kind.wins_b * of_b
 
 
 def menu(budget: str, counts: Counts, outcomes: Outcomes, num_items: int) -> Menu:
@@ -119,12 +132,27 @@ def fill(
     array([[1., 2.]])
     """
     room = available.ravel()[order]
-    before = np.cumsum(room) - room
-    if not len(order) or count > before[-1] + room[-1]:
+    after = np.cumsum(room)
+    last = int(np.searchsorted(after, count))
+    if last >= len(order):
         return None
     taken = np.zeros(available.size)
-    taken[order] = np.clip(count - before, 0.0, room)
+    taken[order[:last]] = room[:last]
+    taken[order[last]] = count - (after[last] - room[last])
     return taken.reshape(available.shape)
+
+
+def _descending(values: Float64[np.ndarray, " moves"]) -> Int64[np.ndarray, " moves"]:
+    """Return the order of falling values, equals in the order they come: stable, but faster.
+
+    >>> _descending(np.array([1.0, 3.0, 1.0])).tolist()
+    [1, 0, 2]
+    """
+    order = np.argsort(-values)
+    ordered = values[order]
+    if np.any(ordered[1:] == ordered[:-1]):  # which of equals comes first must not be chance
+        return np.argsort(-values, kind="stable")
+    return order
 
 
 def fewest(
@@ -142,7 +170,7 @@ def fewest(
     """
     flat, room = gains.ravel(), available.ravel()
     useful = np.flatnonzero((flat > 0) & (room > 0))
-    order = useful[np.argsort(-flat[useful], kind="stable")]
+    order = useful[_descending(flat[useful])]
     gained = np.cumsum(flat[order] * room[order])
     place = int(np.searchsorted(gained, need, side="right"))
     if place >= len(order):

@@ -15,9 +15,10 @@ from jaxtyping import Float64
 
 from ..fit.likelihood import predict
 from ..fit.result import FitResult
-from .engine import Counts, Engine, counts_of
+from .engine import Engine
 from .pairs import Progress
 from .records import Multiplicity, Range
+from .terms import Counts, counts_of
 
 _HALVINGS, _TOLERANCE = 40, 1e-9
 MOST_ITEMS = 1500

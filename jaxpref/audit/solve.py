@@ -1,114 +1,226 @@
-"""One prediction's derivatives by every observed fraction, in a single solve: for large fits."""
+"""One prediction's derivatives by every observed fraction, in a single solve: for large fits.
+
+The work is shared by two threads where two cores are to be had: NumPy and SciPy let go of the
+interpreter for as long as a pass over the pairs takes, and either half of a pass is the same sum
+whichever thread forms it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from ..fit.result import FitResult
-from .engine import Engine, counts_of
+from .terms import counts_of, slopes_at
 
 _RELATIVE, _PATIENCE = 1e-11, 250
-_CONTRAST, _PIECE = 1e6, 2**15
+_CONTRAST, _PIECE = 1e6, 2**13
 _WIDEST = 300.0
 """Nats between scores whose strengths can be multiplied without under- or overflow."""
+_WORTH_SHARING = 2**16
+"""Pairs from which a pass is shared: handing over takes as long as some thousands of pairs."""
 
 
 class Responses(NamedTuple):
-    """A fit's observed pairs, as the upper half of a sparse matrix in rows of item_a."""
+    """A fit's observed pairs, as the upper half of a sparse matrix in rows of item_a.
 
-    item_a: Int64[np.ndarray, " edges"]
-    item_b: Int64[np.ndarray, " edges"]
+    Row i is ``starts[i]:starts[i + 1]``.
+    """
+
+    item_a: Int32[np.ndarray, " edges"]
+    item_b: Int32[np.ndarray, " edges"]
+    starts: Int64[np.ndarray, " rows"]
     weight: Float64[np.ndarray, " edges"]
     respond: Float64[np.ndarray, " edges"]
 
 
-def responses(fit: FitResult) -> Responses:
+class _Halves:
+    """Runs the two halves of a piece of work, at the same time where there are two cores."""
+
+    def __init__(self, pairs: int) -> None:
+        shared = pairs >= _WORTH_SHARING and _cores() > 1
+        self._pool = ThreadPoolExecutor(1) if shared else None
+
+    def __enter__(self) -> _Halves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+        """Return what two functions return."""
+        if self._pool is None:
+            return one(), other()
+        later = self._pool.submit(one)
+        found = other()
+        return later.result(), found
+
+    def over(self, starts: np.ndarray, work: Callable[[int, int], None]) -> None:
+        """Call `work` with ranges of rows that hold some thousands of pairs each."""
+        cuts = np.searchsorted(starts, np.arange(0, starts[-1], _PIECE))
+        cuts = np.unique(np.append(cuts, len(starts) - 1)).tolist()
+        ranges = list(zip(cuts[:-1], cuts[1:], strict=True))
+
+        def all_of(part: list[tuple[int, int]]) -> None:
+            for first, last in part:
+                work(first, last)
+
+        middle = len(ranges) // 2
+        self.run(lambda: all_of(ranges[:middle]), lambda: all_of(ranges[middle:]))
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def responses(fit: FitResult, halves: _Halves | None = None) -> Responses:
     """Return curvature and response to its fraction of each observed pair."""
-    counts = counts_of(fit)
-    a, b = counts.item_a, counts.item_b
+    pairs = fit.pairs
+    starts = np.searchsorted(pairs.item_a, np.arange(fit.num_items + 1))
+    weight, respond = np.empty((2, len(pairs.item_a)))
+    found = Responses(pairs.item_a, pairs.item_b, starts, weight, respond)
     if fit.link.name == "logistic" and np.ptp(fit.scores) < _WIDEST:
-        total = counts.wins_a + counts.wins_b
-        return Responses(a, b, _logistic_weights(a, b, total, np.exp(fit.scores)), total)
-    slopes = Engine(fit.link, fit.ridge, fit.num_items).slopes(fit.scores[a] - fit.scores[b])
-    weight = counts.wins_a * slopes.bend_a + counts.wins_b * slopes.bend_b
+        with _Halves(len(weight)) if halves is None else nullcontext(halves) as both:
+            _fill_logistic(fit, found, both)
+        return found
+    counts = counts_of(fit)
+    margin = fit.scores[counts.item_a] - fit.scores[counts.item_b]
+    slopes = slopes_at(fit.link, margin)
+    weight[:] = counts.wins_a * slopes.bend_a + counts.wins_b * slopes.bend_b
     # d/df of n (f psi_a + (1 - f) psi_b); psi_a - psi_b is 1 for the logistic link
-    respond = (counts.wins_a + counts.wins_b) * (slopes.win_a - slopes.win_b)
-    return Responses(a, b, weight, respond)
+    respond[:] = (counts.wins_a + counts.wins_b) * (slopes.win_a - slopes.win_b)
+    return found
 
 
-def _logistic_weights(
-    a: np.ndarray, b: np.ndarray, total: np.ndarray, strength: np.ndarray
-) -> Float64[np.ndarray, " edges"]:
-    """Return n p q = n e_a e_b / (e_a + e_b)^2: no exponential a pair, and pieces fit the cache."""
-    weight = np.empty_like(total)
-    for start in range(0, len(total), _PIECE):
-        here = slice(start, start + _PIECE)
-        mine, other = strength.take(a[here]), strength.take(b[here])
+def _fill_logistic(fit: FitResult, edges: Responses, halves: _Halves) -> None:
+    """Fill in n p q = n e_a e_b / (e_a + e_b)^2 and n: no exponential a pair."""
+    strength, starts = np.exp(fit.scores), edges.starts
+    wins_a, wins_b = fit.pairs.wins_a, fit.pairs.wins_b
+
+    def work(first: int, last: int) -> None:
+        here = slice(starts[first], starts[last])
+        mine = np.repeat(strength[first:last], np.diff(starts[first : last + 1]))
+        other = strength.take(edges.item_b[here])
+        total = np.add(wins_a[here], wins_b[here], out=edges.respond[here])
         both = mine + other
         mine *= other
         both *= both
         mine /= both
-        np.multiply(mine, total[here], out=weight[here])
-    return weight
+        np.multiply(mine, total, out=edges.weight[here])
+
+    halves.over(starts, work)
 
 
 def _drops(
-    edges: Responses, potential: Float64[np.ndarray, " items"]
+    edges: Responses, potential: Float64[np.ndarray, " items"], halves: _Halves
 ) -> Float64[np.ndarray, " edges"]:
     """Return the difference of potentials across each observed pair, times its response."""
-    found = np.empty_like(edges.respond)
-    for start in range(0, len(found), _PIECE):
-        here = slice(start, start + _PIECE)
-        drop = potential.take(edges.item_a[here])
+    found, starts = np.empty_like(edges.respond), edges.starts
+
+    def work(first: int, last: int) -> None:
+        here = slice(starts[first], starts[last])
+        drop = np.repeat(potential[first:last], np.diff(starts[first : last + 1]))
         drop -= potential.take(edges.item_b[here])
         np.multiply(drop, edges.respond[here], out=found[here])
+
+    halves.over(starts, work)
     return found
 
 
-def one_response(fit: FitResult, first: int, second: int) -> Float64[np.ndarray, " edges"] | None:
-    """Return d(s_first - s_second)/df of every observed pair, None where the solve is slow.
+def one_response(
+    fit: FitResult, first: int, second: int, *, scale: float = 1.0
+) -> Float64[np.ndarray, " edges"] | None:
+    """Return scale d(s_first - s_second)/df of every observed pair, None where the solve is slow.
 
     One system (L + ridge) x = e_first - e_second by conjugate gradients, scaled by the diagonal;
-    some ten products on well connected graphs, each of a few milliseconds for a million pairs.
+    some ten products on well connected graphs, each of a millisecond or two for a million pairs.
+    The system is kept as long as the fit is, 16 bytes a pair, for the next prediction of it.
     """
-    edges, size = responses(fit), fit.num_items
-    product, diagonal = _products(edges, size, fit.ridge)
-    if not edges.weight.min() * _CONTRAST > edges.weight.max():
-        return None  # the drop along an edge that conducts so well is lost in its potentials
-    residual = np.zeros(size)
-    residual[[first, second]] = 1.0, -1.0
-    solution, scaled = np.zeros(size), residual / diagonal
-    direction, weight = scaled, float(residual @ scaled)
-    goal = _RELATIVE**2 * weight
-    for _ in range(_PATIENCE):
-        image = product(direction)
-        bend = float(direction @ image)
-        if not bend > 0:
-            return None
-        solution += weight / bend * direction
-        residual = residual - weight / bend * image
-        scaled = residual / diagonal
-        before, weight = weight, float(residual @ scaled)
-        if weight <= goal:
-            return _drops(edges, solution)
-        direction = scaled + (weight / before) * direction
-    return None
+    with _Halves(len(fit.pairs.item_a)) as halves:
+        system = _SYSTEMS.get(fit)
+        if system is None:
+            system = _SYSTEMS[fit] = _Laplacian(responses(fit, halves), fit.ridge, halves)
+        potential = system.potential(first, second, halves) if system.even else None
+        return None if potential is None else _drops(system.edges, scale * potential, halves)
 
 
-def _products(edges: Responses, size: int, ridge: float) -> tuple[Any, np.ndarray]:
-    """Return multiplication by L + ridge, and its diagonal. Pairs are sorted, so nothing is."""
-    from scipy.sparse import csr_array
+class _Laplacian:
+    """L + ridge, to be multiplied and solved with. The pairs are sorted, so nothing has to be.
 
-    starts = np.searchsorted(edges.item_a, np.arange(size + 1)).astype(np.int32)
-    upper: Any = csr_array((edges.weight, edges.item_b.astype(np.int32), starts), (size, size))
-    lower = upper.T
-    ones = np.ones(size)
-    diagonal = upper @ ones + lower @ ones + ridge
+    `even` is whether conductances are of similar size: the drop along an edge that conducts a
+    million times better than others would be lost in its potentials.
+    """
 
-    def product(vector: np.ndarray) -> np.ndarray:
-        return diagonal * vector - upper @ vector - lower @ vector
+    def __init__(self, edges: Responses, ridge: float, halves: _Halves) -> None:
+        from scipy.sparse import csr_array
 
-    return product, diagonal
+        size = len(edges.starts) - 1
+        rows = edges.starts.astype(np.int32)
+        self._upper: Any = csr_array((edges.weight, edges.item_b, rows), (size, size))
+        self._lower, self.edges = self._upper.T, edges
+        upper, lower = self._products(np.ones(size), halves)
+        self._diagonal = upper + lower + ridge
+        least, most = halves.run(edges.weight.min, edges.weight.max)
+        self.even = bool(least * _CONTRAST > most)
+
+    def _products(self, vector: np.ndarray, halves: _Halves) -> tuple[np.ndarray, np.ndarray]:
+        return halves.run(lambda: self._upper @ vector, lambda: self._lower @ vector)
+
+    def product(
+        self, vector: Float64[np.ndarray, " items"], halves: _Halves
+    ) -> Float64[np.ndarray, " items"]:
+        """Return (L + ridge) times a vector."""
+        upper, lower = self._products(vector, halves)
+        result = self._diagonal * vector
+        result -= upper
+        result -= lower
+        return result
+
+    def at_two(
+        self, vector: Float64[np.ndarray, " items"], *items: int
+    ) -> Float64[np.ndarray, " items"]:
+        """Return (L + ridge) times a vector that is zero but at the items: their rows alone."""
+        edges, result = self.edges, self._diagonal * vector
+        for item in items:
+            later = slice(edges.starts[item], edges.starts[item + 1])
+            earlier = np.flatnonzero(edges.item_b[: edges.starts[item]] == item)
+            result[edges.item_b[later]] -= edges.weight[later] * vector[item]
+            result[edges.item_a[earlier]] -= edges.weight[earlier] * vector[item]
+        return result
+
+    def potential(
+        self, first: int, second: int, halves: _Halves
+    ) -> Float64[np.ndarray, " items"] | None:
+        """Return the potentials that a unit of current from one item to another makes."""
+        inverse = 1 / self._diagonal
+        residual = np.zeros(len(inverse))
+        residual[[first, second]] = 1.0, -1.0
+        solution, scaled = np.zeros(len(inverse)), residual * inverse
+        direction, weight = scaled, float(residual @ scaled)
+        goal, image = _RELATIVE**2 * weight, self.at_two(direction, first, second)
+        for _ in range(_PATIENCE):
+            bend = float(direction @ image)
+            if not bend > 0:
+                return None
+            solution += weight / bend * direction
+            residual -= weight / bend * image
+            scaled = inverse * residual
+            before, weight = weight, float(residual @ scaled)
+            if weight <= goal:
+                return solution
+            direction = scaled + (weight / before) * direction
+            image = self.product(direction, halves)
+        return None
+
+
+_SYSTEMS: WeakKeyDictionary[FitResult, _Laplacian] = WeakKeyDictionary()
