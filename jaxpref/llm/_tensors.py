@@ -57,6 +57,10 @@ class Safetensors:
         """Return a tensor."""
         return self._open[self.files[name]].get_tensor(name)
 
+    def read_slice(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Return a part of a tensor; no more of the file is read."""
+        return self._open[self.files[name]].get_slice(name)[index]
+
     def forget(self, name: str) -> None:
         """Do nothing: nothing is kept."""
 

@@ -18,15 +18,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from .._checks import InputError, check_count, closest_names
 from ._dtypes import check_dtype
 from ._names import Place, is_buffer, places
+from ._slices import fill_mesh
 from ._tensors import SAFETENSORS, Tensors, open_tensors
 from .config import DecoderConfig, config_json, decoder_config
 from .decoder import LanguageModel, abstract_model
+from .distributed import is_first, wait
+from .mesh import host_entry, host_whole
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -41,7 +45,9 @@ _TOKENIZER_FILES = (
 )
 
 
-def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageModel:
+def load_model(
+    directory: str | Path, *, dtype: str = "float32", mesh: Mesh | None = None
+) -> LanguageModel:
     """Read a model from a Hugging Face folder.
 
     Parameters
@@ -51,6 +57,9 @@ def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageMode
         or ``flax_model.msgpack`` as transformers up to 4.57 wrote it.
     dtype : {"float32", "bfloat16", "float16", "float64"}
         Type of the parameters and so of the computation, whatever the file's.
+    mesh : Mesh, optional
+        Devices to spread the parameters over (:func:`jaxpref.llm.mesh.make_mesh`): each reads its
+        part of the files, and no more than one part of one parameter is on the host at a time.
 
     Returns
     -------
@@ -77,18 +86,22 @@ def load_model(directory: str | Path, *, dtype: str = "float32") -> LanguageMode
     directory = Path(directory)
     check_dtype(dtype)
     tensors = open_tensors(directory)
-    return load_tensors(tensors, decoder_config(directory), directory, dtype)
+    return load_tensors(tensors, decoder_config(directory), directory, dtype, mesh)
 
 
 def load_tensors(
-    tensors: Tensors, config: DecoderConfig, directory: Path, dtype: str
+    tensors: Tensors,
+    config: DecoderConfig,
+    directory: Path,
+    dtype: str,
+    mesh: Mesh | None = None,
 ) -> LanguageModel:
     """Return the decoder that exactly these tensors make; errors as :func:`load_model`."""
     graphdef, abstract = abstract_model(config, dtype)
     there = places(config, flax=tensors.flax)
     prefix = _prefix(tensors)
     there = {path: place._replace(name=_strip(place.name, prefix)) for path, place in there.items()}
-    params = read_parameters(tensors, there, abstract, config, directory, dtype)
+    params = read_parameters(tensors, there, abstract, config, directory, dtype, mesh)
     return LanguageModel(config, graphdef, params)
 
 
@@ -99,6 +112,7 @@ def read_parameters(
     config: Any,
     directory: Path,
     dtype: str,
+    mesh: Mesh | None = None,
 ) -> Any:
     """Return parameters from exactly the tensors that their places name, each in its shape.
 
@@ -120,6 +134,8 @@ def read_parameters(
         For a tensor that is missing, unexpected or of another shape.
     """
     _check_tensors(tensors, there, abstract, config, directory)
+    if mesh is not None:
+        return fill_mesh(tensors, there, abstract, dtype, mesh)
     return _fill(tensors, there, abstract, dtype)
 
 
@@ -304,6 +320,11 @@ def write_checkpoint(
     """
     directory = Path(directory)
     check_count("max_shard_bytes", max_shard_bytes)
+    if not is_first():  # its parts of the tensors are asked for, in the order of the files
+        for piece in pieces:
+            piece.array()
+        wait("model written")
+        return directory
     _check_target(directory, overwrite)
     copied = _tokenizer_files(tokenizer_from)
     try:
@@ -322,6 +343,7 @@ def write_checkpoint(
             os.replace(made, directory)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{directory}: cannot be written: {error}") from None
+    wait("model written")
     return directory
 
 
@@ -365,7 +387,8 @@ class Piece(NamedTuple):
     def array(self) -> np.ndarray:
         """Return the tensor in the file's layout."""
         parts = [
-            np.asarray(leaf if self.layer is None else leaf[self.layer]) for leaf, _ in self.sources
+            host_whole(leaf) if self.layer is None else host_entry(leaf, self.layer)
+            for leaf, _ in self.sources
         ]
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         return np.ascontiguousarray(whole.T if self.sources[0][1].transposed else whole)

@@ -27,6 +27,7 @@ from .._checks import check_option
 from ._dtypes import at_least_float32, check_dtype
 from .attention import attend
 from .config import DecoderConfig
+from .mesh import split_lookup, split_rows
 from .rotary import rotary_tables, rotate
 
 _ACTIVATIONS = {
@@ -252,7 +253,7 @@ class Decoder(nnx.Module):
         cache: KeyValues | None = None,
     ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
         """Return the normed hidden states, and the cache with these tokens written to it."""
-        x = _rows(self.embedding, tokens)
+        x = split_lookup(_rows(self.embedding, tokens))
         if self.config.rope is None:
             x = x + _rows(self.position_embedding, positions)
             tables = None
@@ -269,6 +270,7 @@ class Decoder(nnx.Module):
 
         def layer(carry, inputs):
             (x, cache), (params, index) = carry, inputs
+            x = split_rows(x)
             view = None if cache is None else Cached(cache, index)
             x, view = nnx.merge(graphdef, params)(x, context, view)
             return (x, None if view is None else view.store), None

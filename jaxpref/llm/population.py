@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from .._checks import InputError, check_count, check_option
 from .losses import LossSettings
+from .mesh import copied, spread, spread_params, using
 from .rows import Rows
 from .training import Batches, Metrics, Recipe, dpo_run, init_state
 
@@ -98,6 +100,7 @@ def train_population(
     mode: str | None = None,
     block: int = 16,
     chunk: int = 4,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[range, Trained]]:
     """Train all members, and yield what is kept of each block of them as it is done.
 
@@ -127,6 +130,10 @@ def train_population(
         Members a call of the program; results come, and can be stored, once a block.
     chunk : int
         Members at once in mode "chunks".
+    mesh : Mesh, optional
+        Devices over whose axis ``population`` the members of a block are split; a block then
+        holds a multiple of its size, and each device runs its share by `mode`. Parameters may
+        lie split over ``fsdp``, as may each member's rows over ``data``.
 
     Yields
     ------
@@ -148,28 +155,42 @@ def train_population(
     mode = check_option("mode", default_mode() if mode is None else mode, MODES)
     count = _members(members)
     block, chunk = min(check_count("block", block), count), check_count("chunk", chunk)
+    if mesh is not None:
+        ways = mesh.shape["population"]
+        block = -(-block // ways) * ways
     train = partial(
         _block,
         graphdef,
-        params,
-        jax.tree.map(jnp.asarray, rows),
-        jnp.asarray(reference_logps),
+        spread_params(params, mesh),
+        spread(rows, mesh),
+        spread(reference_logps, mesh),
         recipe=recipe,
         evaluation=evaluation,
         mode=mode,
         chunk=chunk,
+        mesh=mesh,
     )
-    return _blocks(lambda part: train(part, data), members, count, block)
+    data = spread(data, mesh)
+
+    def run(part: Members) -> Trained:
+        with using(mesh):
+            return train(part, data)
+
+    return _blocks(run, members, count, block, mesh)
 
 
 def _blocks(
-    train: Callable[[Members], Trained], members: Members, count: int, block: int
+    train: Callable[[Members], Trained],
+    members: Members,
+    count: int,
+    block: int,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[range, Trained]]:
     for start in range(0, count, block):
         # The last block is filled up with its last member: one shape, one program.
         index = np.minimum(np.arange(start, start + block), count - 1)
-        part = jax.tree.map(lambda leaf, at=index: jnp.asarray(np.asarray(leaf)[at]), members)
-        found = train(part)
+        part = jax.tree.map(lambda leaf, at=index: np.asarray(leaf)[at], members)
+        found = train(spread(part, mesh))
         new = range(start, min(start + block, count))
         yield new, jax.tree.map(lambda leaf, new=new: np.asarray(leaf)[: len(new)], found)
 
@@ -185,7 +206,7 @@ def _members(members: Members) -> int:
     return sizes.pop()[0]
 
 
-@partial(jax.jit, static_argnames=("graphdef", "recipe", "evaluation", "mode", "chunk"))
+@partial(jax.jit, static_argnames=("graphdef", "recipe", "evaluation", "mode", "chunk", "mesh"))
 def _block(
     graphdef: Any,
     params: Any,
@@ -198,22 +219,40 @@ def _block(
     evaluation: Evaluation,
     mode: str,
     chunk: int,
+    mesh: Mesh | None,
 ) -> Trained:
-    def one(member: Members) -> Trained:
-        return train_member(
-            graphdef,
-            params,
-            rows,
-            reference_logps,
-            member,
-            data,
-            recipe=recipe,
-            evaluation=evaluation,
-        )
+    def run(params: Any, rows: Rows, reference: jax.Array, data: Any, members: Members) -> Trained:
+        def one(member: Members) -> Trained:
+            return train_member(
+                graphdef,
+                params,
+                rows,
+                reference,
+                member,
+                data,
+                recipe=recipe,
+                evaluation=evaluation,
+            )
 
-    if mode == "vmap":
-        return jax.vmap(one)(members)
-    return jax.lax.map(one, members, batch_size=chunk if mode == "chunks" else None)
+        if mode == "vmap":
+            return jax.vmap(one)(members)
+        return jax.lax.map(one, members, batch_size=chunk if mode == "chunks" else None)
+
+    arguments = (params, rows, reference_logps, data, members)
+    return run(*arguments) if mesh is None else copied(_shared(run, mesh)(*arguments))
+
+
+def _shared(run: Callable[..., Trained], mesh: Mesh) -> Callable[..., Trained]:
+    """Return `run` with its last argument, and its result, split over the axis of members."""
+    split, whole = PartitionSpec("population"), PartitionSpec()
+    return jax.shard_map(
+        run,
+        mesh=mesh,
+        in_specs=(whole, whole, whole, whole, split),
+        out_specs=split,
+        axis_names={"population"},
+        check_vma=False,  # members are apart: no axis to follow
+    )
 
 
 class ModeTime(NamedTuple):

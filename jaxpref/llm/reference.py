@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from .._checks import InputError
+from .distributed import agreed
+from .mesh import copied, host_parts, split_rows, spread, using
 from .rows import Rows
 from .training import Recipe, policy_logps
 
@@ -33,9 +35,9 @@ def digest(*trees: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
         total.update(jax.tree_util.keystr(path).encode())
         if isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
-            array = np.ascontiguousarray(leaf)
-            total.update(f"{array.dtype}{array.shape}".encode())
-            total.update(array.tobytes())
+            total.update(f"{leaf.dtype}{leaf.shape}".encode())
+            for part in host_parts(leaf):
+                total.update(part.tobytes())
         else:
             total.update(repr(leaf).encode())
     return total.hexdigest()
@@ -49,6 +51,7 @@ def reference_logps(
     recipe: Recipe,
     batch_size: int = 16,
     cache: Path | str | None = None,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Return the log-probabilities of every row's completions under the reference.
 
@@ -64,6 +67,8 @@ def reference_logps(
         Rows a step of the training.
     cache : path, optional
         Folder in which the result is kept as ``<hash>.npy``, and looked for.
+    mesh : Mesh, optional
+        That of the training, over which the parameters lie and the rows are split.
 
     Returns
     -------
@@ -79,9 +84,9 @@ def reference_logps(
     if cache is not None:
         forward = (recipe.completions, recipe.compute_dtype, recipe.sliding_window, size)
         path = Path(cache) / f"{digest(params, tuple(rows), forward, _platform())}.npy"
-        if path.exists():
+        if agreed(path.exists()):
             return _read(path, (len(rows.tokens), recipe.completions))
-    found = np.asarray(_in_parts(graphdef, params, rows, size, recipe), np.float32)
+    found = np.asarray(_in_parts(graphdef, params, rows, size, recipe, mesh), np.float32)
     bad = np.argwhere(~np.isfinite(found))
     if len(bad):
         raise InputError(
@@ -97,22 +102,27 @@ def _platform() -> str:
     return f"{jax.__version__} {jax.default_backend()}"
 
 
-def _in_parts(graphdef: Any, params: Any, rows: Rows, size: int, recipe: Recipe) -> np.ndarray:
+def _in_parts(
+    graphdef: Any, params: Any, rows: Rows, size: int, recipe: Recipe, mesh: Mesh | None
+) -> np.ndarray:
     """Return log-probabilities of `size` rows at a time; the last part is filled with row 0."""
     number = len(rows.tokens)
     index = np.zeros(-(-number // size) * size, np.int32)
     index[:number] = np.arange(number)
-    table = Rows(*(jnp.asarray(field) for field in rows))
-    parts = _mapped(graphdef, params, table, index.reshape(-1, size), recipe=recipe)
+    table = Rows(*(spread(field, mesh) for field in rows))
+    with using(mesh):
+        parts = _mapped(
+            graphdef, params, table, spread(index.reshape(-1, size), mesh), recipe=recipe
+        )
     return np.asarray(parts).reshape(-1, recipe.completions)[:number]
 
 
 @partial(jax.jit, static_argnames=("graphdef", "recipe"))
 def _mapped(graphdef: Any, params: Any, rows: Rows, index: jax.Array, *, recipe: Recipe) -> Any:
     def part(picked: jax.Array) -> jax.Array:
-        return policy_logps(graphdef, params, rows.take(picked), recipe)
+        return policy_logps(graphdef, params, split_rows(rows.take(picked)), recipe)
 
-    return jax.lax.map(part, index)
+    return copied(jax.lax.map(part, index))
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -23,10 +23,13 @@ from typing import Any, NamedTuple
 import jax
 
 from .._checks import InputError
+from .distributed import is_first, wait
 
 _NAME = re.compile(r"step-(\d{8,})")
 _PART = ".part-"
 KEEP = 2
+FORMAT = 1
+"""Of the folder and its record; a checkpoint that says another is refused."""
 
 
 class CheckpointError(InputError):
@@ -61,26 +64,34 @@ def save_checkpoint(folder: Path, step: int, state: Any, record: Mapping[str, An
     """
     folder = folder.resolve()
     final, part = folder / f"step-{step:08d}", folder / f"{_PART}{step:08d}"
+    record = {"format": FORMAT, "step": step, **record}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_parts(folder)
-        part.mkdir()
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_parts(folder)
+            part.mkdir()
+        wait("checkpoint: folder made")
         _write_state(part / "state", state)
-        (part / "run.json").write_text(json.dumps({"step": step, **record}), encoding="utf-8")
+        if is_first():
+            (part / "run.json").write_text(json.dumps(record), encoding="utf-8")
         _flush_tree(part)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(part, final)
-        _flush(folder)
+        wait("checkpoint: written")
+        if is_first():
+            if final.exists():
+                shutil.rmtree(final)
+            os.rename(part, final)
+            _flush(folder)
     except Exception as error:  # orbax and its writers raise much besides OSError
         shutil.rmtree(part, ignore_errors=True)
         last = latest_checkpoint(folder)
         left = f"the last whole one is {last.path}" if last else "there is no earlier one"
         message = f"cannot write the checkpoint {final}: {_reason(error)}; {left}"
         raise CheckpointError(message) from error
-    for old in _checkpoints(folder)[:-KEEP]:
-        os.rename(old, folder / f"{_PART}{old.name}")  # so that no half of it passes for a whole
-    _remove_parts(folder)
+    if is_first():
+        for old in _checkpoints(folder)[:-KEEP]:
+            os.rename(old, folder / f"{_PART}{old.name}")  # no half of it passes for a whole
+        _remove_parts(folder)
+    wait("checkpoint: in place")
     return final
 
 
@@ -90,7 +101,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     Raises
     ------
     CheckpointError
-        Where its record cannot be read.
+        Where its record cannot be read, or is of another version's format.
     """
     found = _checkpoints(folder)
     if not found:
@@ -98,13 +109,26 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     path = found[-1]
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return Checkpoint(int(record["step"]), path, record)
+        found = Checkpoint(int(record["step"]), path, record)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _unreadable(path, error) from None
+    if record.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of format {FORMAT}; got {record['format']!r}, written "
+            "by another version of jaxpref, which can go on with it"
+        )
+    return found
 
 
 def load_checkpoint(checkpoint: Checkpoint, like: Any) -> Any:
     """Return the state of a checkpoint, in the structure, shapes and dtypes of `like`.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Written on any mesh of devices, or on none.
+    like : tree of arrays or of jax.ShapeDtypeStruct
+        Their shardings say where the state goes; each device reads its own part.
 
     Raises
     ------

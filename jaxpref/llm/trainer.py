@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from .._checks import (
     ConvergenceError,
@@ -30,7 +31,18 @@ from .._checks import (
 from .attention import best_attention
 from .batches import SCHEDULES, Plan, learning_rates, plan_batches
 from .decoder import LanguageModel
+from .distributed import is_first, wait
 from .losses import LossSettings
+from .mesh import (
+    check_mesh,
+    copied,
+    param_shardings,
+    row_devices,
+    split_params,
+    spread,
+    spread_params,
+    using,
+)
 from .metrics import MetricsLog, read_metrics
 from .reference import digest, reference_logps
 from .resume import differences, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -144,13 +156,15 @@ class TrainOptions:
         values = (self.beta, self.label_smoothing, self.target_margin, self.sft_weight)
         return LossSettings(*(jnp.float32(value) for value in values))
 
-    def recipe(self, completions: int, sliding_window: int | None = None) -> Recipe:
-        """Return what fixes the compiled program."""
+    def recipe(
+        self, completions: int, sliding_window: int | None = None, *, devices: int = 1
+    ) -> Recipe:
+        """Return what fixes the compiled program, on so many devices that share a batch's rows."""
         names = ("clip_norm", "weight_decay", "b1", "b2", "eps", "eps_root")
         return Recipe(
             self.loss,
             completions,
-            self._rows_at_once(),
+            self._rows_at_once(devices),
             compute_dtype=self.compute_dtype,
             logit_chunk=self.logit_chunk,
             sliding_window=sliding_window,
@@ -159,14 +173,16 @@ class TrainOptions:
             **{name: getattr(self, name) for name in names},
         )
 
-    def _rows_at_once(self) -> int | None:
+    def _rows_at_once(self, devices: int) -> int | None:
         """Return the micro-batch, or None for a step's whole batch."""
         total = self.batch_size * self.accumulate
         if self.loss == "kto_pair" and self.micro_batch is None and self.accumulate == 1:
             return None
-        most = self.micro_batch or (CACHE_SIZED if jax.default_backend() == "cpu" else total)
+        cpu = jax.default_backend() == "cpu"
+        most = self.micro_batch or (CACHE_SIZED * devices if cpu else total)
         most = min(most, self.batch_size)
-        return next(size for size in range(most, 0, -1) if total % size == 0)
+        fitting = [size for size in range(1, most + 1) if total % size == 0]
+        return max(size for size in fitting if size % devices == 0 or size == fitting[-1])
 
 
 class TrainResult(NamedTuple):
@@ -202,6 +218,7 @@ def train_preferences(
     save_every: int | None = None,
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a policy on preferences, from `model`, which is also its reference.
@@ -227,6 +244,10 @@ def train_preferences(
         Go on from the last checkpoint in `out`.
     identity : mapping, optional
         More settings to hold a resumed run to.
+    mesh : Mesh, optional
+        From :func:`jaxpref.llm.mesh.make_mesh`: the devices that share the run. It changes the
+        result only by rounding, and a run may go on on another. Every process of several makes
+        the same call; the first writes.
     progress : callable, optional
         Called with steps done and in all.
 
@@ -242,13 +263,16 @@ def train_preferences(
         Where a file cannot be written or read, or a resumed run has other settings.
     """
     options = options or TrainOptions()
-    parts, plan = _prepare(model, rows, completions, options, plan)
+    model = model._replace(params=spread_params(model.params, mesh))
+    source = model
+    if reference is not None:
+        source = reference._replace(params=spread_params(reference.params, mesh))
+    parts, plan = _prepare(model, rows, completions, options, plan, mesh)
     if options.loss not in NO_REFERENCE:
         cache = None if out is None else out / "reference"
-        source = reference or model
-        parts = [_with_reference(part, source, options, cache) for part in parts]
-    run = _Run("dpo", model, parts, plan, options, out, save_every, progress)
-    return run.go(resume, {**(identity or {}), "reference": digest((reference or model).params)})
+        parts = [_with_reference(part, source, options, cache, mesh) for part in parts]
+    run = _Run("dpo", model, parts, plan, options, out, save_every, mesh, progress)
+    return run.go(resume, {**(identity or {}), "reference": digest(source.params)})
 
 
 def supervised_fine_tune(
@@ -262,6 +286,7 @@ def supervised_fine_tune(
     save_every: int | None = None,
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Fine-tune a model on all completions of the rows, each token at equal weight.
@@ -272,25 +297,34 @@ def supervised_fine_tune(
     errors as :func:`train_preferences`.
     """
     options = replace(options or TrainOptions(), loss="sft")
-    parts, plan = _prepare(model, rows, completions, options, plan)
-    run = _Run("sft", model, parts, plan, options, out, save_every, progress)
+    model = model._replace(params=spread_params(model.params, mesh))
+    parts, plan = _prepare(model, rows, completions, options, plan, mesh)
+    run = _Run("sft", model, parts, plan, options, out, save_every, mesh, progress)
     return run.go(resume, identity or {})
 
 
 def _prepare(
-    model: LanguageModel, rows: Rows, completions: int, options: TrainOptions, plan: Plan | None
+    model: LanguageModel,
+    rows: Rows,
+    completions: int,
+    options: TrainOptions,
+    plan: Plan | None,
+    mesh: Mesh | None,
 ) -> tuple[list[_Part], Plan]:
     """Return the rows by width on the device, and the order of the data."""
-    recipe = options.recipe(completions, model.config.sliding_window)
+    devices = 1 if mesh is None else row_devices(mesh)
+    recipe = options.recipe(completions, model.config.sliding_window, devices=devices)
+    if mesh is not None:
+        check_mesh(mesh, model.config, recipe.micro_batch or options.batch_size)
     if options.attention is None:
         dtype = options.compute_dtype or "float32"
         recipe = replace(recipe, attention=best_attention(dtype, model.config.head_dim))
     pieces = [rows] if plan is not None else _few_widths(rows, _steps(options, rows))
-    none = jnp.zeros((1, completions), jnp.float32)
+    none = spread(np.zeros((1, completions), np.float32), mesh)
     parts = []
     for piece in pieces:
         lengths, width = row_lengths(piece), completion_width(piece)
-        table = Rows(*(jnp.asarray(field) for field in piece))
+        table = Rows(*(spread(field, mesh) for field in piece))
         parts.append(_Part(table, none, replace(recipe, logit_width=width), lengths))
     if plan is None:
         epochs = 1 if options.steps is None and options.epochs is None else options.epochs
@@ -353,7 +387,7 @@ def trim_rows(rows: Rows) -> Rows:
 
 
 def _with_reference(
-    part: _Part, model: LanguageModel, options: TrainOptions, cache: Path | None
+    part: _Part, model: LanguageModel, options: TrainOptions, cache: Path | None, mesh: Mesh | None
 ) -> _Part:
     found = reference_logps(
         model.graphdef,
@@ -362,8 +396,9 @@ def _with_reference(
         recipe=part.recipe,
         batch_size=options.batch_size * options.accumulate,
         cache=cache,
+        mesh=mesh,
     )
-    return part._replace(reference=jnp.asarray(found))
+    return part._replace(reference=spread(found, mesh))
 
 
 @partial(jax.jit, static_argnames=("kind", "graphdef", "recipe"), donate_argnames=("state",))
@@ -389,12 +424,17 @@ def _advance(
     def one(at: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
         state, buffer = carry
         state, metrics = step(state, jax.tree.map(lambda leaf: leaf[at], batches))
+        state, metrics = split_params(state), copied(metrics)
         return state, jax.tree.map(lambda all, new: all.at[at].set(new), buffer, metrics)
 
     size = batches.rows.shape[0]
     _, shapes = jax.eval_shape(step, state, jax.tree.map(lambda leaf: leaf[0], batches))
     buffer = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
     return jax.lax.fori_loop(0, count, one, (state, buffer))
+
+
+def _one_device(params: Any) -> Any:
+    return jax.sharding.SingleDeviceSharding(next(iter(jax.tree.leaves(params)[0].devices())))
 
 
 class _Run:
@@ -409,10 +449,12 @@ class _Run:
         options: TrainOptions,
         out: Path | None,
         save_every: int | None,
+        mesh: Mesh | None,
         progress: Progress | None,
     ) -> None:
         self.kind, self.model, self.parts = kind, model, parts
         self.plan, self.options, self.out, self.progress = plan, options, out, progress
+        self.mesh = mesh
         self.steps = len(plan.rows)
         self.save_every = (
             self.steps if save_every is None else check_count("save_every", save_every)
@@ -425,13 +467,12 @@ class _Run:
                 warmup=options.warmup,
             )
         )
-        self.settings = options.settings()
+        self.settings = spread(options.settings(), mesh)
 
     def go(self, resume: bool, identity: Mapping[str, Any]) -> TrainResult:
         """Train to the end and return what came of it."""
-        state = init_state(self.model.params, self.parts[0].recipe)
         record = {"settings": {**asdict(self.options), **self._identity(), **identity}}
-        state, first = self._start(state, record, resume)
+        state, first = self._start(record, resume)
         started, records = time.perf_counter(), []
         with self._log(first) as log:
             for after, new in self._calls(state, first):
@@ -446,6 +487,7 @@ class _Run:
                 if self.progress is not None:
                     self.progress(done, self.steps)
         seconds = time.perf_counter() - started
+        wait("training done")
         before = [] if self.out is None else read_metrics(self._metrics, up_to_step=first)
         model = self.model._replace(params=state.params)
         return TrainResult(model, before + records, self.steps, self._tokens(first), seconds)
@@ -465,26 +507,47 @@ class _Run:
         assert self.out is not None
         return self.out / "metrics.jsonl"
 
-    def _start(
-        self, state: TrainState, record: Mapping[str, Any], resume: bool
-    ) -> tuple[TrainState, int]:
+    def _start(self, record: Mapping[str, Any], resume: bool) -> tuple[TrainState, int]:
         """Return the state to start from and the steps done."""
-        if self.out is None or not resume:
-            return state, 0
-        last = latest_checkpoint(self.out / "checkpoints")
+        last = None
+        if self.out is not None and resume:
+            last = latest_checkpoint(self.out / "checkpoints")
         if last is None:
-            return state, 0
+            return self._initial(), 0
         changed = differences(last.record.get("settings", {}), record["settings"])
         if changed:
             raise InputError(
                 f"resume: {last.path} was written with other settings: {'; '.join(changed)}"
             )
-        return load_checkpoint(last, state), last.step
+        return load_checkpoint(last, self._initial_shapes()), last.step
+
+    def _initial(self) -> TrainState:
+        """Return the state before the first step, where it belongs on the mesh."""
+        recipe = self.parts[0].recipe
+        if self.mesh is None:
+            return init_state(self.model.params, recipe)
+        with using(self.mesh):
+            make = jax.jit(lambda params: split_params(init_state(params, recipe)))
+            return make(self.model.params)
+
+    def _initial_shapes(self) -> Any:
+        """Return its shapes and places, with nothing allocated."""
+        recipe, params = self.parts[0].recipe, self.model.params
+        shapes = jax.eval_shape(lambda params: init_state(params, recipe), params)
+        if self.mesh is None:
+            places = jax.tree.map(lambda _: _one_device(params), shapes)
+        else:
+            places = param_shardings(shapes, self.mesh)
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            places,
+        )
 
     @contextmanager
     def _log(self, first: int) -> Iterator[MetricsLog | None]:
         """Open the log of metrics, where there is a folder for it."""
-        if self.out is None:
+        if self.out is None or not is_first():
             yield None
             return
         with MetricsLog(self._metrics, after_step=first) as log:
@@ -498,16 +561,18 @@ class _Run:
         while done < self.steps:
             count = self._length_of_call(done)
             part = self.parts[self.plan.part[done]]
-            state, buffer = _advance(
-                state,
-                (part.rows, part.reference),
-                self._batches(done),
-                self.settings,
-                jnp.int32(count),
-                kind=self.kind,
-                graphdef=self.model.graphdef,
-                recipe=part.recipe,
-            )
+            batches, number = spread((self._batches(done), np.int32(count)), self.mesh)
+            with using(self.mesh):
+                state, buffer = _advance(
+                    state,
+                    (part.rows, part.reference),
+                    batches,
+                    self.settings,
+                    number,
+                    kind=self.kind,
+                    graphdef=self.model.graphdef,
+                    recipe=part.recipe,
+                )
             columns = {name: np.asarray(column) for name, column in buffer._asdict().items()}
             yield state, [self._record(done, at, columns) for at in range(count)]
             done += count
@@ -524,7 +589,7 @@ class _Run:
         """Return the batches of a call, filled up to its full length with the last."""
         at = np.minimum(np.arange(done, done + STEPS_PER_CALL), self.steps - 1)
         arrays = (self.plan.rows[at], self.plan.weights[at], None, self.rates[at])
-        return jax.tree.map(jnp.asarray, Batches(*arrays))  # pyright: ignore[reportArgumentType]
+        return Batches(*arrays)  # pyright: ignore[reportArgumentType]
 
     def _record(self, done: int, at: int, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         step = done + at

@@ -25,6 +25,7 @@ from .attention import ATTENTIONS
 from .decoder import REMATS
 from .logps import completion_logps
 from .losses import LOSSES, LossSettings, implicit_rewards, preference_loss
+from .mesh import split_params, split_rows
 from .rows import Rows, completion_lengths
 
 Params = Any
@@ -214,7 +215,11 @@ def _summed_gradient(
     objective: Callable[..., Any], params: Params, batch: Any, micro_batch: int | None
 ) -> Any:
     """Return ``((value, sums), gradient)`` of an objective that is a sum over the batch's rows."""
-    gradient = jax.value_and_grad(objective, has_aux=True)
+
+    def gradient(params: Params, part: Any) -> Any:
+        value, slope = jax.value_and_grad(objective, has_aux=True)(params, split_rows(part))
+        return value, split_params(slope)
+
     size = jax.tree.leaves(batch)[0].shape[0]
     if micro_batch is None or micro_batch >= size:
         return gradient(params, batch)
