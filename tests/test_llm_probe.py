@@ -127,6 +127,11 @@ def model():
     return initial_model(config, jax.random.key(0), dtype="float64")
 
 
+@pytest.fixture(scope="module")
+def probed(model):
+    return probes.exact_probe(model, TOKENIZER)
+
+
 def log_probabilities(model, prompt, completions):
     """Return those of completions by the plain causal pass, one sequence a row."""
     tokens = np.zeros((len(completions), 48), np.int32)
@@ -144,8 +149,8 @@ def log_probabilities(model, prompt, completions):
     return np.sum(every(tokens), axis=1, where=own[:, 1:])
 
 
-def test_the_exact_probe_sums_separate_sequences(model):
-    found = probes.exact_probe(model, TOKENIZER)
+def test_the_exact_probe_sums_separate_sequences(model, probed):
+    found = probed
     assert found.log_mass.shape == (6, 2)
     pair, question = ORDERED_PAIRS.index((2, 0)), "Do you prefer a bird or a dog?"
     prompt = [1, *TOKENIZER.encode(question, add_special_tokens=False)]
@@ -158,15 +163,11 @@ def test_the_exact_probe_sums_separate_sequences(model):
     np.testing.assert_allclose(found.format_mass[pair], mass.sum(), rtol=1e-10)
 
 
-def test_options_of_the_exact_probe_change_its_cost_not_its_numbers(model):
-    plain = probes.exact_probe(model, TOKENIZER, answers_per_row=6)
-    for found in (
-        probes.exact_probe(model, TOKENIZER, answers_per_row=10),
-        probes.exact_probe(model, TOKENIZER, batch=7),
-    ):
-        np.testing.assert_allclose(found.log_mass, plain.log_mass, rtol=EXACT)
-    twice = probes.exact_probe(model, TOKENIZER, questions=[templates().probe] * 2)
-    np.testing.assert_allclose(twice.log_mass, plain.log_mass, rtol=EXACT)
+def test_options_of_the_exact_probe_change_its_cost_not_its_numbers(model, probed):
+    twice = [templates().probe] * 2
+    for options in ({"questions": twice, "answers_per_row": 10}, {"batch": 7}):
+        found = probes.exact_probe(model, TOKENIZER, **options)
+        np.testing.assert_allclose(found.log_mass, probed.log_mass, rtol=EXACT)
 
 
 def test_probabilities_compose_both_directions():
