@@ -101,7 +101,9 @@ def with_implicit_derivative(
     """
     root = jax.lax.stop_gradient(root)
     value, slope = jax.jvp(function, (root,), (jnp.ones_like(root),))
-    slope = jax.lax.stop_gradient(jnp.where(slope == 0, jnp.inf, slope))
+    # Where a search came to nothing, at an infinite value or on a level stretch, nothing moves.
+    value = jnp.where(jnp.isfinite(value), value, 0.0)
+    slope = jax.lax.stop_gradient(jnp.where(jnp.abs(slope) > 0, slope, jnp.inf))
     return root + (jax.lax.stop_gradient(value) - value) / slope
 
 
