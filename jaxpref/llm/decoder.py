@@ -278,7 +278,8 @@ class Decoder(nnx.Module):
         layer = _rematerialised(layer, remat)
         count = self.config.num_hidden_layers
         index = jnp.arange(count, dtype=jnp.int32)
-        unroll = count if count <= _UNROLLED_LAYERS else 1
+        # What is unrolled the compiler sees whole, and keeps what was to be computed again.
+        unroll = count if count <= _UNROLLED_LAYERS and remat == "none" else 1
         return lax.scan(layer, (x, cache), (stacked, index), unroll=unroll)[0]
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:

@@ -7,7 +7,11 @@ all of them see; the first process writes what is written once.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -47,9 +51,24 @@ def join(text: str) -> None:
         }
     try:
         jax.distributed.initialize(**arguments)
+        with _gloo_aside():
+            wait("joined")
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise InputError(f"distributed: cannot join the other processes: {reason}") from None
+
+
+@contextmanager
+def _gloo_aside() -> Iterator[None]:
+    """Send what is written to standard output to standard error: gloo says there whom it met."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def is_first() -> bool:
