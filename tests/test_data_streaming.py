@@ -14,7 +14,15 @@ import pyarrow as pa
 import pytest
 
 from jaxpref._checks import DataError, InputError
-from jaxpref.data import Comparisons, Rankings, _groups, _source, _text, read_comparisons
+from jaxpref.data import (
+    Comparisons,
+    Rankings,
+    _arrow,
+    _groups,
+    _source,
+    _text,
+    read_comparisons,
+)
 
 
 def votes(count: int, kind: Any = pl.String) -> pl.DataFrame:
@@ -86,6 +94,54 @@ def test_every_kind_of_label_gives_the_same_cells(tmp_path, monkeypatch, kind):
     expected = Comparisons.from_frame(votes(300))
     assert read_comparisons(write(tmp_path, frame, ".parquet")) == expected
     assert Comparisons.from_frame(frame) == expected
+
+
+def in_arrow(frame: pl.DataFrame, library: str) -> Any:
+    """Return a table whose text lies in Arrow's memory, in chunks of different lengths."""
+    table = pa.concat_tables([frame[:70].to_arrow(), frame[70:].to_arrow()])
+    if library == "pyarrow":
+        return table
+    types = dict.fromkeys(["item_a", "item_b", "winner", "rater"], library)
+    return table.to_pandas().astype(types)
+
+
+ARROW = ["pyarrow", "string[pyarrow]"]
+
+
+@pytest.mark.parametrize("library", ARROW)
+@pytest.mark.parametrize("run", [1, 512])
+def test_words_beyond_the_sample_are_found(monkeypatch, library, run):
+    monkeypatch.setattr(_arrow, "PORTION", 40)
+    monkeypatch.setattr(_arrow, "RUNS", 5)
+    monkeypatch.setattr(_arrow, "RUN", run)
+    rare = votes(300).with_columns(
+        pl.when(pl.int_range(pl.len()) == 211)
+        .then(pl.lit("m99"))
+        .otherwise("item_a")
+        .alias("item_a")
+    )
+    found = Comparisons.from_frame(in_arrow(rare, library))
+    assert found == Comparisons.from_frame(rare)
+    assert "m99" in found.items
+
+
+def test_text_of_endless_words_is_left_to_hashing(monkeypatch):
+    many = pa.chunked_array([pa.array([f"r{k}" for k in range(20_000)])])
+    assert _arrow.text_column(many) is None
+    frame = votes(2000).with_columns(pl.Series("rater", [f"r{k}" for k in range(2000)]))
+    monkeypatch.setattr(_arrow, "RUN", 20)
+    assert Comparisons.from_frame(in_arrow(frame, "pyarrow")) == Comparisons.from_frame(frame)
+
+
+@pytest.mark.parametrize("library", ARROW)
+@pytest.mark.parametrize("fault", ["missing name", "against itself", "NaN weight", "unknown label"])
+def test_a_fault_in_arrow_memory_keeps_its_row(monkeypatch, library, fault):
+    values, message = FAULTS[fault]
+    chosen = pl.int_range(pl.len()).is_in([250, 260])
+    new = [pl.when(chosen).then(pl.lit(v)).otherwise(k).alias(k) for k, v in values.items()]
+    monkeypatch.setattr(_arrow, "PORTION", 40)
+    with pytest.raises(DataError, match=re.escape(f"row 251 and 1 more row like it: {message}")):
+        Comparisons.from_frame(in_arrow(votes(300).with_columns(new), library))
 
 
 # Every row of PEERS.md's table of bad input that stands in a row, and what the message says.

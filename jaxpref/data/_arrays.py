@@ -145,14 +145,23 @@ def square_counts(matrix: Any, items: Iterable[str] | None) -> tuple[np.ndarray,
         name = names[diagonal[0]]
         raise DataError(f"matrix: expected an empty diagonal; {name!r} is compared with itself")
     np.fill_diagonal(wins, 0.0)
-    bad = np.argwhere(~(np.isfinite(wins) & (wins >= 0)))
-    if bad.size:
-        i, j = bad[0]
+    if wins.size and not (wins.min() >= 0 and wins.max() < np.inf):  # a NaN is neither
+        i, j = np.argwhere(~(np.isfinite(wins) & (wins >= 0)))[0]
         raise DataError(
             f"matrix: wins of {names[i]!r} over {names[j]!r} (row {i + 1}, column {j + 1}): "
             f"expected a finite number of at least 0; got {wins[i, j]:g}"
         )
     return wins, names
+
+
+def pairs_of_matrix(
+    rows: np.ndarray, wins: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs ``a < b`` with an entry in `rows`, and the wins of a and of b."""
+    a, b = np.nonzero(np.triu(rows + rows.T != 0, 1))
+    flat = wins.ravel()
+    won, lost = (flat.take(i * len(wins) + j).astype(np.float64) for i, j in ((a, b), (b, a)))
+    return a, b, won, lost
 
 
 def holds_integers(winner: Any, loser: Any) -> bool:
@@ -175,14 +184,14 @@ def count_indices(
     lost = column("loser", loser, won.size)
     if won.size == 0:
         raise DataError("winner: expected at least one comparison; got none")
-    for name, values in (("winner", won), ("loser", lost)):
-        _refuse_index(name, values, items)
+    largest = max(_largest_index(n, v, items) for n, v in (("winner", won), ("loser", lost)))
     _refuse_row("loser", won == lost, lost, "another item than the winner's")
     if weight is not None:
         weight = _row_weights(weight, won.size)
     if items is None:
-        items = tuple(map(str, range(1 + int(max(won.max(), lost.max())))))
-    return items, *_wins_by_pair(won.astype(np.int64), lost.astype(np.int64), len(items), weight)
+        items = tuple(map(str, range(1 + largest)))
+    won, lost = won.astype(np.int64, copy=False), lost.astype(np.int64, copy=False)
+    return items, *_wins_by_pair(won, lost, len(items), weight)
 
 
 def _row_weights(weight: Any, length: int) -> np.ndarray:
@@ -198,7 +207,12 @@ def _row_weights(weight: Any, length: int) -> np.ndarray:
 def _wins_by_pair(
     won: np.ndarray, lost: np.ndarray, size: int, weight: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the pairs ``a < b`` that occur, and the wins of a and of b, in one sort."""
+    """Return the pairs ``a < b`` that occur, and the wins of a and of b.
+
+    In one matrix where the rows would fill one, otherwise in one sort.
+    """
+    if size * size <= _bins_for(won.size):
+        return _wins_in_matrix(won * size + lost, size, weight)
     pair = np.minimum(won, lost) * size + np.maximum(won, lost)
     values = None if weight is None else weight[None]
     keys, sums = sum_by_key(2 * pair + (won > lost), 2 * size * size, values)
@@ -208,17 +222,35 @@ def _wins_by_pair(
     return pairs // size, pairs % size, wins[0], wins[1]
 
 
-def _refuse_index(argument: str, values: np.ndarray, items: tuple[str, ...] | None) -> None:
-    """Raise for the first index that is negative, or too large."""
+def _wins_in_matrix(
+    place: np.ndarray, size: int, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs that occur and their wins, from the place of each row in a matrix."""
+    rows = wins = np.bincount(place, minlength=size * size).reshape(size, size)
+    if weight is not None:
+        wins = np.bincount(place, weight, size * size).reshape(size, size)
+    return pairs_of_matrix(rows, wins)
+
+
+def _bins_for(rows: int) -> int:
+    """Return how many bins are worth having for so many rows, rather than sorting them."""
+    return max(2 * rows, 4096)
+
+
+def _largest_index(argument: str, values: np.ndarray, items: tuple[str, ...] | None) -> int:
+    """Return the largest index; raise for the first that is negative, or too large."""
     if not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"{argument}: expected indices or names; got {values.dtype}")
-    _refuse_row(argument, values < 0, values, "an index of at least 0")
-    if items is None:
+    low, high = int(values.min()), int(values.max())
+    if low < 0:
+        _refuse_row(argument, values < 0, values, "an index of at least 0")
+    if items is None and high > LARGEST_INDEX:
         expected = f"an index of at most {LARGEST_INDEX:,} (ids that are no indices: as text)"
         _refuse_row(argument, values > LARGEST_INDEX, values, expected)
-    else:
+    if items is not None and high >= len(items):
         expected = f"an index from 0 to {len(items) - 1}"
         _refuse_row(argument, values >= len(items), values, expected)
+    return high
 
 
 def _refuse_row(argument: str, bad: np.ndarray, values: np.ndarray, expected: str) -> None:
@@ -246,7 +278,7 @@ def sum_by_key(
     """
     if values is not None and (keys[1:] > keys[:-1]).all():
         return keys, values.astype(np.float64)
-    if bins <= max(2 * keys.size, 4096):
+    if bins <= _bins_for(keys.size):
         used = np.flatnonzero(np.bincount(keys))
         weights_of = [None] if values is None else list(values)
         sums = np.stack([np.bincount(keys, weight)[used] for weight in weights_of])

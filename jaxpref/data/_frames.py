@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from jaxpref._checks import InputError
+from jaxpref.data._arrow import portions, text_column
 from jaxpref.data._columns import ColumnOptions, resolve_columns
 from jaxpref.data._rows import reduce_rows
 from jaxpref.data._source import Source, name_row
@@ -23,14 +24,45 @@ def read_frame(frame: Any, options: ColumnOptions) -> Comparisons:
     table = _from_native(frame)
     columns = resolve_columns(_text_names(table.collect_schema().names()), options, "frame")
     chosen = table.select(columns.needed())
-    return reduce_rows(Source("frame", _to_polars(chosen), name_row), columns)
+    return reduce_rows(_arrow_source(chosen) or _whole_source(chosen), columns)
 
 
 def frame_rows(frame: Any) -> Source:
     """Return a table of any library as rows still to be read."""
     table = _from_native(frame)
-    table = table.select(_text_names(table.collect_schema().names()))
+    return _whole_source(table.select(_text_names(table.collect_schema().names())))
+
+
+def _whole_source(table: Any) -> Source:
+    """Return a table as it is, in one portion."""
     return Source("frame", _to_polars(table), name_row)
+
+
+def _arrow_source(table: Any) -> Source | None:
+    """Return a table whose text lies in Arrow's memory in portions; None for any other table."""
+    if isinstance(table, nw.LazyFrame):
+        return None
+    kind, native = table.implementation, nw.to_native(table)
+    names = table.columns
+    if kind.is_pandas():
+        held = [name for name in names if _in_arrow(native[name])]
+    else:
+        held = names if kind.is_pyarrow() else []
+    text = {name: text_column(native[name]) for name in held}
+    text = {name: column for name, column in text.items() if column is not None}
+    if not text:
+        return None
+    others = _to_polars(table.select([name for name in names if name not in text])).collect()
+    schema = {name: pl.Enum([]) if name in text else others.schema[name] for name in names}
+    return Source(
+        "frame", pl.LazyFrame(schema=schema), name_row, portions=portions(text, others, names)
+    )
+
+
+def _in_arrow(column: Any) -> bool:
+    """Whether a pandas column holds strings in Arrow's memory."""
+    kind = column.dtype
+    return getattr(kind, "storage", None) == "pyarrow" or hasattr(kind, "pyarrow_dtype")
 
 
 def _from_native(frame: Any) -> Any:

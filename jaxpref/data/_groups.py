@@ -25,22 +25,24 @@ COVARIATE = "covariate "
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 # Places of the table at most: two numbers of 8 bytes each.
 PLACES = 1 << 22
+# Categories whose numbers are taken as they are, whether or not each of them occurs.
+_FEW_WORDS = 512
 
 
-def group_rows(source: Source, columns: Columns) -> pl.DataFrame:
-    """Return one row for each group: its keys, weight, number of rows and first row.
+def group_rows(source: Source, columns: Columns, *, first_rows: bool) -> pl.DataFrame:
+    """Return one row for each group: its keys, weight, number of rows and, if asked, first row.
 
     Columns "bad_rows" and "bad_row" count the rows whose weight is none, and hold the first.
     """
     schema = source.frame.collect_schema()
     plan = _plan(columns, schema)
-    table = _Table(plan) if plan.countable else None
+    table = _Table(plan, first_rows) if plan.countable else None
     pieces: list[pl.DataFrame] = []
     for row, part in source.parts(columns.needed()):
         if table is not None:
             if table.add(part, row):
                 continue
-            pieces.append(table.groups())
+            pieces.append(table.groups().with_columns(pl.col(pl.Enum).cast(pl.String)))
             table = None
         pieces.append(_group_part(part.lazy(), plan, row))
         if len(pieces) > 1 and sum(piece.height for piece in pieces[1:]) > pieces[0].height:
@@ -80,46 +82,63 @@ def _plan(columns: Columns, schema: Mapping[str, Any]) -> _Plan:
 class _Table:
     """Counts of every combination of the names seen so far, grown as more are seen."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Plan, first_rows: bool) -> None:
         self._plan = plan
         self._words: list[dict[Any, int]] = [{} for _ in plan.keys]
         self._types: list[Any] = [pl.String for _ in plan.keys]
         self._shape = (1,) * len(plan.keys)
         self._rows = np.zeros(1, np.int64)
-        self._first = np.zeros(1, np.int64)
+        self._first = np.zeros(1, np.int64) if first_rows else None
         self._weight = None if plan.weight is None else np.zeros(1)
         self._bad: tuple[int, int] | None = None
 
     def add(self, part: pl.DataFrame, row: int) -> bool:
-        """Count a portion, `row` the number of rows before it; False where there is no room."""
+        """Count a portion, `row` the number of rows before it; False where there is no room.
+
+        It is counted by the numbers that its own values have there; only the sums are moved to
+        where these values stand in the table.
+        """
         weight = [] if self._plan.weight is None else [self._plan.weight.alias(WEIGHT)]
         part = part.lazy().select(*self._plan.keys, *weight).collect()
-        codes = [self._code(k, part[name]) for k, name in enumerate(self._plan.names)]
-        if not self._grow():
+        columns = [self._numbered(k, part[name]) for k, name in enumerate(self._plan.names)]
+        codes = [self._code(k, column.values) for k, column in enumerate(columns)]
+        sizes = [len(code) for code in codes]
+        if np.prod(sizes, dtype=np.float64) > PLACES or not self._grow():
             return False
-        place = np.zeros(part.height, np.int64)
-        for size, code in zip(self._shape, codes, strict=True):
+        place, places = np.zeros(part.height, np.int32), int(np.prod(sizes))
+        where = np.zeros(1, np.int64)
+        for size, total, column, code in zip(sizes, self._shape, columns, codes, strict=True):
             place *= size
-            place += code
-        count = np.bincount(place, minlength=self._rows.size)
-        self._note_first(place, count, row)
-        self._rows += count
+            np.add(place, column.number, out=place, casting="same_kind")
+            where = (where[:, None] * total + code).ravel()
+        count = np.bincount(place, minlength=places)
+        if self._first is not None:
+            self._note_first(place, where, count, row)
+        self._rows[where] += count
         if self._weight is not None:
             value = part[WEIGHT].to_numpy()
             self._note_bad(value, row)
-            self._weight += np.bincount(place, value, self._rows.size)
+            self._weight[where] += np.bincount(place, value, places)
         return True
 
-    def _code(self, k: int, column: pl.Series) -> np.ndarray:
-        """Return the number of each value among those seen so far; new ones are added."""
-        self._types[k] = pl.String if column.dtype in TEXT else column.dtype
-        values, where = _distinct(column)
+    def _numbered(self, k: int, column: pl.Series) -> _Numbered:
+        """Return the numbers of a column's values, and these values."""
+        text = column.dtype in TEXT
+        self._types[k] = pl.String if text else column.dtype
+        if text and isinstance(column.dtype, pl.Enum):
+            words: list[Any] = column.dtype.categories.to_list()
+            if len(words) <= _FEW_WORDS:
+                number = column.to_physical()
+                if column.null_count():
+                    number = number.cast(pl.Int32).fill_null(len(words))
+                    words.append(None)
+                return _Numbered(number.to_numpy(), words)
+        return _distinct(column)
+
+    def _code(self, k: int, values: list[Any]) -> np.ndarray:
+        """Return the place of each value among those seen so far; new ones are added."""
         known = self._words[k]
-        named = column.gather(where).to_list()
-        codes = np.array([known.setdefault(value, len(known)) for value in named], np.int64)
-        table = np.empty(int(values[where].max()) + 1 if where.size else 0, np.int64)
-        table[values[where]] = codes
-        return table.take(values)
+        return np.array([known.setdefault(value, len(known)) for value in values], np.int64)
 
     def _grow(self) -> bool:
         """Make room for every combination of what was seen; False where that is too much."""
@@ -139,13 +158,16 @@ class _Table:
         self._shape = shape
         return True
 
-    def _note_first(self, place: np.ndarray, count: np.ndarray, row: int) -> None:
+    def _note_first(
+        self, place: np.ndarray, where: np.ndarray, count: np.ndarray, row: int
+    ) -> None:
         """Keep the first row of every combination that was not seen before."""
-        new = (self._rows == 0) & (count > 0)
+        assert self._first is not None
+        new = (self._rows[where] == 0) & (count > 0)
         if new.any():
             first = np.empty(count.size, np.int64)
             first[place[::-1]] = np.arange(place.size - 1, -1, -1)  # the first is written last
-            self._first[new] = first[new] + row
+            self._first[where[new]] = first[new] + row
 
     def _note_bad(self, weight: np.ndarray, row: int) -> None:
         bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
@@ -161,6 +183,8 @@ class _Table:
         for name, words, code, kind in zip(
             self._plan.names, self._words, where, self._types, strict=True
         ):
+            named = [word for word in words if word is not None]
+            kind = pl.Enum(named) if kind == pl.String else kind
             columns[name] = pl.Series(list(words), dtype=kind).gather(code)
         rows = self._rows[used]
         weight = rows.astype(np.float64) if self._weight is None else self._weight[used]
@@ -169,12 +193,20 @@ class _Table:
         if self._bad is not None:  # any group will do: it is the row that is named
             bad_rows[0] = self._bad[1]
             bad_row[0] = self._bad[0]
-        return pl.DataFrame({**columns, WEIGHT: weight, "rows": rows, ROW: self._first[used],
+        first = np.zeros(used.size, np.int64) if self._first is None else self._first[used]
+        return pl.DataFrame({**columns, WEIGHT: weight, "rows": rows, ROW: first,
                              "bad_rows": bad_rows, "bad_row": bad_row})  # fmt: skip
 
 
-def _distinct(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return a small number for each value of a column, and a row of each that occurs.
+class _Numbered(NamedTuple):
+    """A small number for each row of a column, and the values that the numbers stand for."""
+
+    number: np.ndarray
+    values: list[Any]
+
+
+def _distinct(column: pl.Series) -> _Numbered:
+    """Return a number for each value of a column, and the values that occur.
 
     Categories have numbers already, and whole numbers that lie close are their own; others are
     numbered by sorting.
@@ -192,7 +224,11 @@ def _distinct(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         number = number - low
     row = np.full(int(number.max(initial=-1)) + 1, -1, np.int64)
     row[number] = np.arange(number.size)
-    return number, row[row >= 0]
+    here = np.flatnonzero(row >= 0)
+    if here.size < row.size:
+        closer = np.cumsum(row >= 0) - 1
+        number = closer.take(number)
+    return _Numbered(number, column.gather(row[here]).to_list())
 
 
 def _group_part(frame: pl.LazyFrame, plan: _Plan, row: int) -> pl.DataFrame:

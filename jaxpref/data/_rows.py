@@ -7,6 +7,7 @@ looked for there, and still reported with its row. Memory follows the number of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from jaxpref._checks import DataError, InputError
-from jaxpref.data._arrays import also, unknown_name
+from jaxpref.data._arrays import also, sum_by_key, unknown_name
 from jaxpref.data._columns import Columns, describe_labels
 from jaxpref.data._groups import COVARIATE, KEYS, RATER, ROW, SAID, WEIGHT, A, B, group_rows
 from jaxpref.data._source import Source, name_row
@@ -25,14 +26,25 @@ def reduce_rows(
     source: Source, columns: Columns, items: tuple[str, ...] | None = None
 ) -> Comparisons:
     """Reduce the rows of a table to cells, or raise DataError for the first row in the way."""
-    groups = _skip_blank_lines(source, columns, group_rows(source, columns))
+    groups, words = _read_groups(source, columns, first_rows=False)
+    known = _codes_of(items, words)
+    if _found_problems(columns, groups, known, items):  # read again: which row is it?
+        groups, words = _read_groups(source, columns, first_rows=True)
+        _refuse_first_problem(source, columns, groups, _codes_of(items, words), items)
+    names = items if items is not None else _sorted_names(words, groups[A], groups[B])
+    return _cells(groups, words, names, columns)
+
+
+def _read_groups(
+    source: Source, columns: Columns, *, first_rows: bool
+) -> tuple[pl.DataFrame, list[str]]:
+    """Return the groups of a table with their outcomes, names and labels as numbers of words."""
+    groups = group_rows(source, columns, first_rows=first_rows)
+    groups = _skip_blank_lines(source, columns, groups)
     if groups.height == 0:
         raise DataError(f"{source.label}: expected at least one comparison; it has no rows of data")
     groups, words = _as_codes(groups, columns)
-    groups = _read_outcomes(groups, words, columns)
-    _refuse_first_problem(source, columns, groups, _codes_of(items, words), items)
-    names = items if items is not None else _sorted_names(words, groups[A], groups[B])
-    return _cells(groups, words, names, columns)
+    return _read_outcomes(groups, words, columns), words
 
 
 def reduce_names(
@@ -96,14 +108,22 @@ def _as_codes(groups: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, lis
     Each word is looked at once, however many groups it is in. Spaces around it do not count.
     """
     index: dict[str, int] = {}
+
+    def code(text: pl.Series) -> list[int | None]:
+        words = _as_text(text).to_list()
+        return [None if word is None else index.setdefault(word, len(index)) for word in words]
+
     for name in (key for key in KEYS if key in groups.columns):
         if name == SAID and columns.winner is None:
             continue
-        distinct = groups[name].drop_nulls().unique()
-        words = _as_text(distinct).to_list()
-        codes = [None if word is None else index.setdefault(word, len(index)) for word in words]
+        column = groups[name]
+        if isinstance(column.dtype, pl.Enum):
+            codes = pl.Series(name, code(column.dtype.categories), dtype=pl.Int32)
+            groups = groups.with_columns(codes.gather(column.to_physical()))
+            continue
+        distinct = column.drop_nulls().unique()
         groups = groups.with_columns(
-            groups[name].replace_strict(distinct, codes, default=None, return_dtype=pl.Int32)
+            column.replace_strict(distinct, code(distinct), default=None, return_dtype=pl.Int32)
         )
     return groups, list(index)
 
@@ -184,14 +204,13 @@ def _problems(
     return checks
 
 
-def _refuse_first_problem(
-    source: Source,
+def _found_problems(
     columns: Columns,
     groups: pl.DataFrame,
     known: list[int] | None,
     items: tuple[str, ...] | None,
-) -> None:
-    """Raise DataError for the first row that cannot be used, and count those like it."""
+) -> list[tuple[int, int, Callable[[dict[str, Any]], str]]]:
+    """Return the first row, the number of rows and the words for each problem that there is."""
     found: list[tuple[int, int, Callable[[dict[str, Any]], str]]] = []
     for condition, words in _problems(columns, known, items):
         bad = groups.filter(condition.fill_null(False))
@@ -201,8 +220,18 @@ def _refuse_first_problem(
     if heavy.height:
         first = int(heavy["bad_row"].to_numpy().min())
         found.append((first, int(heavy["bad_rows"].sum()), lambda raw: _bad_weight(raw, columns)))
-    if not found:
-        return
+    return found
+
+
+def _refuse_first_problem(
+    source: Source,
+    columns: Columns,
+    groups: pl.DataFrame,
+    known: list[int] | None,
+    items: tuple[str, ...] | None,
+) -> None:
+    """Raise DataError for the first row that cannot be used, and count those like it."""
+    found = _found_problems(columns, groups, known, items)
     row, count, words = min(found, key=lambda problem: problem[0])
     raw = source.raw(row, columns.needed())
     raise DataError(f"{source.place(row)}{also(count)}: {words(raw)}")
@@ -254,64 +283,52 @@ def _bad_weight(raw: dict[str, Any], columns: Columns) -> str:
 
 def _sorted_names(words: list[str], *columns: pl.Series) -> tuple[str, ...]:
     """Return the distinct names, sorted; whole numbers by size where all are whole numbers."""
-    used = np.unique(np.concatenate([column.to_numpy() for column in columns]))
+    used = np.flatnonzero(sum(np.bincount(c.to_numpy(), minlength=len(words)) for c in columns))
     names = [words[code] for code in used.tolist()]
     if all(name.isascii() and name.lstrip("-").isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
-def _positions(column: pl.Series, words: list[str], names: tuple[str, ...]) -> pl.Series:
+def _positions(column: pl.Series, words: list[str], names: tuple[str, ...]) -> np.ndarray:
     """Return where a column's words stand among `names`."""
     index = {name: place for place, name in enumerate(names)}
-    place = np.array([index.get(word, -1) for word in words], np.int32)
-    return pl.Series(column.name, place[column.to_numpy()])
+    place = np.array([index.get(word, -1) for word in words], np.int64)
+    return place.take(column.to_numpy())
 
 
 def _cells(
     groups: pl.DataFrame, words: list[str], items: tuple[str, ...], columns: Columns
 ) -> Comparisons:
-    """Sum the groups of equal items and rater, the outcomes side by side."""
+    """Sum the groups of equal items, rater and covariates, the outcomes side by side."""
     raters = _sorted_names(words, groups[RATER]) if columns.rater is not None else ()
-    outcome, weight = pl.col("outcome"), pl.col(WEIGHT)
-    keys = [f"{COVARIATE}{k}" for k in range(len(columns.covariates))]
-    table = groups.select(
-        *keys,
-        _positions(groups[A], words, items),
-        _positions(groups[B], words, items),
-        (_positions(groups[RATER], words, raters) if raters else pl.lit(0, pl.Int32).alias(RATER)),
-        *(pl.when(outcome == sign).then(weight).otherwise(0.0).alias(name)
-          for name, sign in (("wins_a", 1), ("wins_b", -1), ("ties", 0))),
-    )  # fmt: skip
-    if not columns.ordered:
-        table = _forget_order(table, keys)
-    cells = table.group_by(A, B, RATER, *keys).agg(pl.col("wins_a", "wins_b", "ties").sum())
-    cells = cells.sort(A, B, RATER, *keys)
-    column = {name: cells[name].to_numpy() for name in cells.columns}
-    rater = column[RATER] if raters else None
-    return Comparisons(
-        items,
-        column[A],
-        column[B],
-        column["wins_a"],
-        column["wins_b"],
-        column["ties"],
-        rater,
-        raters,
-        {name: column[key] for name, key in zip(columns.covariates, keys, strict=True)},
-    )
+    a, b = (_positions(groups[side], words, items) for side in (A, B))
+    rater = _positions(groups[RATER], words, raters) if raters else np.zeros_like(a)
+    outcome, weight = groups["outcome"].to_numpy(), groups[WEIGHT].to_numpy()
+    wins = np.stack([np.where(outcome == sign, weight, 0.0) for sign in (1, -1, 0)])
+    kept = [groups[f"{COVARIATE}{k}"].to_numpy() for k in range(len(columns.covariates))]
+    if not columns.ordered:  # the winner was not shown first: forget who was
+        swap = a > b
+        a, b = np.where(swap, b, a), np.where(swap, a, b)
+        wins[:2] = np.where(swap, wins[1::-1], wins[:2])
+        kept = [np.where(swap, 0.0 - column, column) for column in kept]
+    which, values = _combinations(kept, a.size)
+    sizes = len(items), len(items), max(len(raters), 1), values.shape[1]
+    key = ((a * sizes[1] + b) * sizes[2] + rater) * sizes[3] + which
+    keys, sums = sum_by_key(key, math.prod(sizes), wins)
+    keys, which = np.divmod(keys, sizes[3])
+    keys, rater = np.divmod(keys, sizes[2])
+    a, b = np.divmod(keys, sizes[1])
+    found = dict(zip(columns.covariates, values[:, which], strict=True))
+    return Comparisons(items, a, b, *sums, rater if raters else None, raters, found)
 
 
-def _forget_order(table: pl.DataFrame, covariates: list[str]) -> pl.DataFrame:
-    """Put the items of each row in the order of `items`: the winner was not shown first."""
-    swap = pl.col(A) > pl.col(B)
-    return table.with_columns(
-        pl.when(swap).then(B).otherwise(A).alias(A),
-        pl.when(swap).then(A).otherwise(B).alias(B),
-        pl.when(swap).then(pl.col("wins_b")).otherwise("wins_a").alias("wins_a"),
-        pl.when(swap).then(pl.col("wins_a")).otherwise("wins_b").alias("wins_b"),
-        *(
-            pl.when(swap).then(0.0 - pl.col(name)).otherwise(name).alias(name)
-            for name in covariates
-        ),
-    )
+def _combinations(columns: list[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a number for each row of some columns, and what these numbers stand for, sorted."""
+    which, values = np.zeros(length, np.int64), np.zeros((0, 1))
+    for column in columns:
+        distinct, place = np.unique(column, return_inverse=True)
+        used, which = np.unique(which * distinct.size + place, return_inverse=True)
+        before, last = np.divmod(used, distinct.size)
+        values = np.vstack([values[:, before], distinct[last]])
+    return which, values

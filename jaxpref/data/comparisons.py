@@ -135,8 +135,8 @@ class Comparisons:
         Comparisons(2 items, 100 comparisons in 1 pair)
         """
         wins, names = _arrays.square_counts(matrix, items)
-        a, b = np.nonzero(np.triu(wins + wins.T, 1))
-        return cls(names, a, b, wins[a, b], wins[b, a], np.zeros(a.size))
+        a, b, wins_a, wins_b = _arrays.pairs_of_matrix(wins, wins)
+        return cls(names, a, b, wins_a, wins_b, np.zeros(a.size))
 
     @classmethod
     def from_arrays(

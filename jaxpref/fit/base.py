@@ -7,6 +7,7 @@ import importlib
 import os
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float64
@@ -138,7 +139,10 @@ class BaseFit(abc.ABC):
         >>> fit.standard_errors().tolist()
         [0.5, 0.5]
         """
-        return np.sqrt(np.maximum(np.diagonal(self.covariance()), 0.0))
+        found = _ERRORS.get(self)
+        if found is None:
+            found = _ERRORS[self] = np.sqrt(np.maximum(np.diagonal(self.covariance()), 0.0))
+        return found.copy()
 
     @abc.abstractmethod
     def _tally(self) -> tuple[np.ndarray, np.ndarray]:
@@ -217,6 +221,23 @@ class BaseFit(abc.ABC):
     def __repr__(self) -> str:
         name = type(self).__name__
         return f"{name}({self.num_items:,} items, {self.status} after {self.steps} steps)"
+
+
+_ERRORS: WeakKeyDictionary[BaseFit, Float64[np.ndarray, " items"]] = WeakKeyDictionary()
+
+
+def keep_standard_errors(
+    fit: BaseFit, inverse: Float64[np.ndarray, "items items"]
+) -> Float64[np.ndarray, " items"]:
+    """Take the standard errors from an inverse that was worked out for something else.
+
+    `inverse` is one of the expected information, plus the prior, on vectors that sum to zero, in
+    any gauge.
+    """
+    means = inverse.mean(axis=1)
+    variance = np.diagonal(inverse) - 2 * means + means.mean()
+    _ERRORS[fit] = np.sqrt(np.maximum(variance, 0.0))
+    return _ERRORS[fit].copy()
 
 
 def gauge_inverse(

@@ -3,7 +3,8 @@
 Steps are solved for by conjugate gradients, scaled by the diagonal of the information, no more
 accurately than the distance still to go deserves. A step is kept if the slope along it has not
 turned downhill: the log-likelihood being concave, that is a climb, and the slope comes with the
-next step's gradient at no cost. It gives up, and :mod:`jaxpref.fit.careful` takes over, where the
+next step's gradient at no cost. Once steps are short the information is not formed again, which
+halves the cost of looking. It gives up, and :mod:`jaxpref.fit.careful` takes over, where the
 graph is chain-like (slow conjugate gradients), scores spread too far for strengths to be summed,
 or rounding in the sums could reach the tolerance.
 """
@@ -22,6 +23,8 @@ _MOST_STEPS = 25
 _MOST_PRODUCTS = 120
 _LOOSEST, _TIGHTEST = 0.1, 1e-7
 _PIECE = 2**13
+_NEAR = 1e-4
+"""After a step below this the information is as good as it was, to a share of the step's size."""
 _ROUNDING = 4 * np.finfo(np.float64).eps
 
 
@@ -203,13 +206,19 @@ def _look(
     wins: Float64[np.ndarray, " items"],
     scores: Float64[np.ndarray, " items"],
     ridge: float,
+    near: _Point | None = None,
 ) -> _Point:
-    """Return the gradient, the information's diagonal and the expected wins at the scores."""
-    wanted, diagonal = layout.expect(np.exp(scores))
+    """Return the gradient, the information's diagonal and the expected wins at the scores.
+
+    The information is that of a point `near` by, where there is one.
+    """
+    if near is None:
+        wanted, diagonal = layout.expect(np.exp(scores))
+        diagonal = diagonal + ridge if ridge else diagonal
+    else:
+        wanted, diagonal = layout.expect_wins(np.exp(scores)), near.diagonal
     gradient = wins - wanted
-    if ridge:
-        return _Point(scores, gradient - ridge * scores, diagonal + ridge, wanted)
-    return _Point(scores, gradient, diagonal, wanted)
+    return _Point(scores, gradient - ridge * scores if ridge else gradient, diagonal, wanted)
 
 
 def _rounding(wins: Float64[np.ndarray, " items"], point: _Point) -> float:
@@ -226,15 +235,16 @@ def _advance(
 ) -> _Point | None:
     """Return the point a step further, shortened until the slope does not turn downhill."""
     slope = float(point.gradient @ direction)
+    size = float(np.abs(direction).max())
     length = 1.0
     while length > 1e-3:
         trial = point.scores + length * direction
         trial = _centred(trial)
         if trial.max() - trial.min() > _WIDEST:
             return None
-        found = _look(layout, wins, trial, ridge)
+        found = _look(layout, wins, trial, ridge, point if size < _NEAR else None)
         later = float(found.gradient @ direction)
-        small = np.abs(direction).max() < 1e-6  # slopes are all rounding
+        small = size < 1e-6  # slopes are all rounding
         if small or later >= -0.3 * slope:
             return found
         length *= slope / (slope - later)

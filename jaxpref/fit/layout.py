@@ -16,12 +16,15 @@ products, twice what a fit needs. So this is NumPy, and compiles nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 _PIECE = 2**16
+_SINGLE = 400_000
+"""A product with so many entries of a matrix at most is done by one thread, in OpenBLAS and MKL."""
 _DENSE_SHARE = 0.3
 _DENSE_LIMIT = 3000
 _SQUARE_LIMIT = 160
@@ -76,23 +79,36 @@ class Square:
     def expect(self, strength: Float64[np.ndarray, " items"]) -> Expected:
         """Return expected wins at the strengths, and keep the information there."""
         self._strength = strength
-        inverse = np.add(strength[:, None], strength)
-        np.divide(1.0, inverse, out=inverse)
-        share = self._counts * inverse
-        self._links = np.multiply(share, inverse, out=inverse)
-        wins = strength * (share @ self._ones)
-        return Expected(wins, self.product(self._ones))
+        either = np.add(strength[:, None], strength)
+        share = np.divide(self._counts, either)
+        self._links = np.divide(share, either, out=either)
+        return Expected(strength * (share @ self._ones), self.product(self._ones))
+
+    def expect_wins(self, strength: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
+        """Return expected wins alone; the information stays as it was."""
+        either = np.add(strength[:, None], strength)
+        return strength * (np.divide(self._counts, either, out=either) @ self._ones)
 
     def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
         """Return sum_j n_ij p_ij p_ji vector_j for every i."""
         return self._strength * (self._links @ (self._strength * vector))
 
 
+class _Strip(NamedTuple):
+    """Some rows of a matrix, from the diagonal on, and what stands there."""
+
+    rows: slice
+    later: slice
+    either: Float64[np.ndarray, "rows later"]
+    share: Float64[np.ndarray, "rows later"]
+
+
 class Triangle:
     """Counts above the diagonal of a matrix, item_a < item_b, sorted by item_a.
 
     Sums over a few rows at a time stay in the processor's cache, and too small for BLAS to think
-    of threads, which cost more than they save here.
+    of threads, which cost more than they save here, and a hundred times more where other work
+    shares the processor.
     """
 
     def __init__(
@@ -102,27 +118,24 @@ class Triangle:
         total: Float64[np.ndarray, " pairs"],
         num_items: int,
     ) -> None:
-        from scipy.linalg.blas import dsymv  # pyright: ignore[reportAttributeAccessIssue]
-
-        self._symmetric_product = dsymv
-        self._keys = item_a * np.int64(num_items) + item_b
+        self._item_b = item_b
         self._firsts, self._starts = _segments(item_a, num_items)
-        self._counts, self._links = np.zeros((2, num_items, num_items))
-        self._counts.ravel()[self._keys] = total
+        self._counts = np.zeros((num_items, num_items))
+        self._counts.ravel()[item_a * np.int64(num_items) + item_b] = total
+        self._links = self._counts
         self._rows = max(8, min(_PIECE // (2 * num_items), -(-num_items // 3)))
         self._scratch = np.empty((2, self._rows * num_items))
         self._strength = self._ones = np.ones(num_items)
 
     def totals(self) -> Float64[np.ndarray, " items"]:
         """Return the comparisons of every item."""
-        return self._counts @ self._ones + self._ones @ self._counts
+        return _symmetric_product(self._counts, self._ones)
 
     def wins(
         self, wins_a: Float64[np.ndarray, " pairs"], wins_b: Float64[np.ndarray, " pairs"]
     ) -> Float64[np.ndarray, " items"]:
         """Return the wins of every item."""
-        self._links.ravel()[self._keys] = wins_b  # room not in use yet
-        sums = self._ones @ self._links
+        sums = np.bincount(self._item_b, wins_b, len(self._ones))
         sums[self._firsts] += np.add.reduceat(wins_a, self._starts)
         return sums
 
@@ -130,24 +143,63 @@ class Triangle:
         """Return expected wins at the strengths, and keep the information there."""
         size = len(strength)
         self._strength = strength
-        shares = np.zeros(size)
+        if self._links is self._counts:
+            self._links = np.zeros((size, size))
+        shares, squares = np.zeros(size), np.zeros(size)
+        for rows, later, either, share in self._strips(strength):
+            _add_both(shares, share, self._ones, rows, later)
+            links = np.divide(share, either, out=self._links[rows, later])
+            _add_both(squares, links, strength, rows, later)
+        return Expected(strength * shares, strength * squares)
+
+    def expect_wins(self, strength: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
+        """Return expected wins alone; the information stays as it was."""
+        shares = np.zeros(len(strength))
+        for rows, later, _, share in self._strips(strength):
+            _add_both(shares, share, self._ones, rows, later)
+        return strength * shares
+
+    def _strips(self, strength: Float64[np.ndarray, " items"]) -> Iterator[_Strip]:
+        """Yield e_i + e_j and n_ij / (e_i + e_j) for a few rows at a time."""
+        size = len(strength)
         for start in range(0, size, self._rows):
             rows, later = slice(start, start + self._rows), slice(start, None)
             shape = min(self._rows, size - start), size - start
-            inverse, share = (room[: shape[0] * shape[1]].reshape(shape) for room in self._scratch)
-            np.add(strength[rows, None], strength[later], out=inverse)
-            np.divide(1.0, inverse, out=inverse)
-            np.multiply(self._counts[rows, later], inverse, out=share)
-            shares[rows] += share @ self._ones[later]
-            shares[later] += self._ones[: shape[0]] @ share
-            np.multiply(share, inverse, out=self._links[rows, later])
-        return Expected(strength * shares, self.product(self._ones))
+            either, share = (room[: shape[0] * shape[1]].reshape(shape) for room in self._scratch)
+            np.add(strength[rows, None], strength[later], out=either)
+            np.divide(self._counts[rows, later], either, out=share)
+            yield _Strip(rows, later, either, share)
 
     def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
         """Return sum_j n_ij p_ij p_ji vector_j for every i."""
-        # BLAS has columns first: the half above the diagonal is what it calls the lower one.
-        weighted = self._strength * vector
-        return self._strength * self._symmetric_product(1.0, self._links.T, weighted, lower=1)
+        return self._strength * _symmetric_product(self._links, self._strength * vector)
+
+
+def _symmetric_product(
+    upper: Float64[np.ndarray, "items items"], vector: Float64[np.ndarray, " items"]
+) -> Float64[np.ndarray, " items"]:
+    """Return the product with a symmetric matrix of which the half above the diagonal is given.
+
+    A few rows at a time, from the cache the second time; BLAS's own ``symv`` starts threads.
+    """
+    size = len(vector)
+    height, product = max(_SINGLE // (3 * size), 1), np.zeros(size)
+    for start in range(0, size, height):
+        rows, later = slice(start, start + height), slice(start, None)
+        _add_both(product, upper[rows, later], vector, rows, later)
+    return product
+
+
+def _add_both(
+    sums: Float64[np.ndarray, " items"],
+    strip: Float64[np.ndarray, "rows later"],
+    vector: Float64[np.ndarray, " items"],
+    rows: slice,
+    later: slice,
+) -> None:
+    """Add a strip's products with a vector to the sums of its rows, and to those of its columns."""
+    sums[rows] += strip @ vector[later]
+    sums[later] += vector[rows] @ strip
 
 
 class _Piece(NamedTuple):
@@ -196,14 +248,23 @@ class Segments:
         self._strength = strength
         shares, squares = np.zeros(len(strength)), np.zeros(len(strength))
         for piece in self._pieces:
-            inverse = strength.take(piece.item_a)
-            inverse += strength.take(piece.item_b)
-            np.divide(1.0, inverse, out=inverse)
-            share = piece.counts * inverse
+            either = strength.take(piece.item_a)
+            either += strength.take(piece.item_b)
+            share = piece.counts / either
             _add(shares, piece, share, share)
-            np.multiply(share, inverse, out=piece.links)
+            np.divide(share, either, out=piece.links)
             _add(squares, piece, piece.links, piece.links)
         return _expected(strength, shares, squares)
+
+    def expect_wins(self, strength: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
+        """Return expected wins alone; the information stays as it was."""
+        shares = np.zeros(len(strength))
+        for piece in self._pieces:
+            share = strength.take(piece.item_a)
+            share += strength.take(piece.item_b)
+            np.divide(piece.counts, share, out=share)
+            _add(shares, piece, share, share)
+        return strength * shares
 
     def product(self, vector: Float64[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
         """Return sum_j n_ij p_ij p_ji vector_j for every i."""
