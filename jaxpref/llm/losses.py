@@ -26,6 +26,8 @@ from jaxpref import _numerics as nx
 from jaxpref._checks import ArrayLike, InputError, check_option
 from jaxpref.models import stage_log_probabilities
 
+from .reward_losses import bradley_terry_loss, plackett_luce_loss
+
 
 def implicit_rewards(
     policy_logps: ArrayLike, reference_logps: ArrayLike, *, beta: ArrayLike = 0.1
@@ -383,11 +385,12 @@ class LossSettings(NamedTuple):
     Parameters
     ----------
     beta : array_like
-        Pull towards the reference (IPO: tau; SimPO: scale of the reward).
+        Pull towards the reference (IPO: tau; SimPO: scale of the reward; reward models: 1 over the
+        temperature).
     label_smoothing : array_like
-        Share of flipped labels, for "dpo" and "robust_dpo".
+        Share of flipped labels, for "dpo", "robust_dpo" and "bradley_terry".
     target_margin : array_like
-        The margin "simpo" aims at, in nats.
+        The margin "simpo" aims at, in nats; the one beyond which "bradley_terry" gains nothing.
     sft_weight : array_like
         Weight of the likelihood in "rpo".
     """
@@ -401,6 +404,15 @@ class LossSettings(NamedTuple):
 _Loss = Callable[[Array, Array, Array, LossSettings], Array]
 
 LOSSES: dict[str, _Loss] = {
+    "bradley_terry": lambda scores, reference, lengths, s: bradley_terry_loss(
+        scores,
+        temperature=1 / s.beta,
+        label_smoothing=s.label_smoothing,
+        margin_cap=s.target_margin,
+    ),
+    "plackett_luce": lambda scores, reference, lengths, s: plackett_luce_loss(
+        scores, temperature=1 / s.beta
+    ),
     "dpo": lambda policy, reference, lengths, s: dpo_loss(
         policy, reference, beta=s.beta, label_smoothing=s.label_smoothing
     ),
@@ -424,7 +436,8 @@ LOSSES: dict[str, _Loss] = {
     "sft": lambda policy, reference, lengths, s: sft_loss(policy[..., 0], lengths[..., 0]),
 }
 """The losses by name. "sft" is that of the best completion; "dpo" with label smoothing is
-conservative DPO; "kto_pair" alone couples the rows of a batch."""
+conservative DPO; "kto_pair" alone couples the rows of a batch. "bradley_terry" and "plackett_luce"
+take the scores of a reward model in place of log-probabilities."""
 
 
 def preference_loss(

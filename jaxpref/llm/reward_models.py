@@ -251,7 +251,8 @@ def row_scores(
     *,
     completions: int = 2,
     sliding_window: int | None = None,
-    compute_dtype: str | None = None,
+    attention: str = "direct",
+    remat: str = "none",
 ) -> Float[Array, "R K"]:
     """Return the score of every completion of shared rows, as each sequence alone would have.
 
@@ -265,8 +266,8 @@ def row_scores(
         K.
     sliding_window : int, optional
         The model's.
-    compute_dtype : str, optional
-        Type of the passes, where it is not the parameters'.
+    attention, remat : str
+        As in :func:`jaxpref.llm.hidden_states`.
 
     Returns
     -------
@@ -274,11 +275,16 @@ def row_scores(
         Scores (nats), at least float32. Differentiable.
     """
     tokens, positions, segments = (jnp.asarray(field) for field in rows)
-    if compute_dtype is not None:
-        kind = jnp.dtype(compute_dtype)
-        params = jax.tree.map(lambda leaf: leaf.astype(kind), params)
     mask = row_mask(segments, positions, sliding_window)
-    hidden = hidden_states(graphdef, params["backbone"], tokens, positions=positions, mask=mask)
+    hidden = hidden_states(
+        graphdef,
+        params["backbone"],
+        tokens,
+        positions=positions,
+        mask=mask,
+        attention=attention,
+        remat=remat,
+    )
     which = jnp.arange(FIRST_COMPLETION, FIRST_COMPLETION + completions, dtype=segments.dtype)
     index = jnp.arange(tokens.shape[1], dtype=jnp.int32)
     last = jnp.max(jnp.where(segments[:, None, :] == which[:, None], index, 0), axis=-1)

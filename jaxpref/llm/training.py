@@ -26,13 +26,15 @@ from .decoder import REMATS
 from .logps import completion_logps
 from .losses import LOSSES, LossSettings, implicit_rewards, preference_loss
 from .mesh import split_params, split_rows
+from .reward_losses import REWARD_LOSSES
+from .reward_models import row_scores
 from .rows import Rows, completion_lengths
 
 Params = Any
 """A tree of arrays."""
 
-NO_REFERENCE = ("simpo",)
-ANY_NUMBER = ("plackett_luce_dpo", "sft")  # of completions; the others compare two
+NO_REFERENCE = ("simpo", *REWARD_LOSSES)
+ANY_NUMBER = ("plackett_luce_dpo", "sft", "plackett_luce")  # of completions; the others compare two
 WHOLE_BATCH = ("kto_pair",)  # its rows lose together, not one by one
 
 
@@ -197,7 +199,20 @@ def select(table: Any, rows: jax.Array) -> Any:
 
 
 def policy_logps(graphdef: Any, params: Params, rows: Rows, recipe: Recipe) -> jax.Array:
-    """Return the completions' log-probabilities as a recipe's steps compute them, (R, K)."""
+    """Return the completions' log-probabilities as a recipe's steps compute them, (R, K).
+
+    Of a reward model, where the loss is one of reward modelling: their scores.
+    """
+    if recipe.loss in REWARD_LOSSES:
+        return row_scores(
+            graphdef,
+            _compute(params, recipe),
+            rows,
+            completions=recipe.completions,
+            sliding_window=recipe.sliding_window,
+            attention=recipe.attention,
+            remat=recipe.remat,
+        )
     return completion_logps(
         graphdef,
         _compute(params, recipe),
@@ -330,6 +345,8 @@ def _rewards(
     recipe: Recipe,
 ) -> jax.Array:
     """Return the rewards a loss compares: SimPO's are mean log-probabilities, times beta."""
+    if recipe.loss in REWARD_LOSSES:
+        return policy
     if recipe.loss not in NO_REFERENCE:
         return implicit_rewards(policy, reference, beta=settings.beta)
     return implicit_rewards(policy / lengths.astype(policy.dtype), policy * 0, beta=settings.beta)

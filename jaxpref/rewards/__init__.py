@@ -4,6 +4,7 @@ Section C.5 of the paper as a tool for a file of scores. Importing this package 
 the reader does.
 """
 
+from .calibration import Calibration, reward_calibration
 from .dominance import PUBLISHED, RewardBin, RewardDominance, reward_dominance
 from .quadruples import Quadruple, QuadrupleRule, Quadruples, fragile_quadruples
 from .scores import Scores, common_step, read_scores
@@ -11,6 +12,7 @@ from .triples import TripleShares, triple_shares
 
 __all__ = [
     "PUBLISHED",
+    "Calibration",
     "Quadruple",
     "QuadrupleRule",
     "Quadruples",
@@ -21,6 +23,7 @@ __all__ = [
     "common_step",
     "fragile_quadruples",
     "read_scores",
+    "reward_calibration",
     "reward_dominance",
     "triple_shares",
 ]
