@@ -192,6 +192,9 @@ def test_lines_are_whole_or_not_there(tmp_path):
     assert list(read_members(tmp_path)) == ["a"]
     append_members(path, [{"name": "c", "value": float("nan")}])
     assert read_members(tmp_path)["c"] == {"name": "c", "value": None}
+    path.write_bytes(b'{"name": "a"}\n\xff\xfe\n')  # no text
+    with pytest.raises(InputError, match="line 2 is no record"):
+        read_members(tmp_path)
     path.write_text('{"name": "a"}\n3\n')
     with pytest.raises(InputError, match="line 2 is no record"):
         read_members(tmp_path)

@@ -74,7 +74,7 @@ def read_metrics(path: Path, *, up_to_step: int | None = None) -> list[dict[str,
     InputError
         Naming the line that is no record with a step.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     records = []
     for number, line in enumerate(lines, 1):
         if not line:

@@ -70,7 +70,7 @@ def read_members(out: Path | str) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(Path(out).glob("members*.jsonl")):
         # What has no newline behind it is no line yet, or its writer died in it.
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
