@@ -165,8 +165,8 @@ def test_the_exact_probe_sums_separate_sequences(model, probed):
 
 def test_options_of_the_exact_probe_change_its_cost_not_its_numbers(model, probed):
     twice = [templates().probe] * 2
-    for options in ({"questions": twice, "answers_per_row": 10}, {"batch": 7}):
-        found = probes.exact_probe(model, TOKENIZER, **options)
+    many = probes.exact_probe(model, TOKENIZER, questions=twice, answers_per_row=10)
+    for found in (many, probes.exact_probe(model, TOKENIZER, batch=7)):
         np.testing.assert_allclose(found.log_mass, probed.log_mass, rtol=EXACT)
 
 
