@@ -176,6 +176,56 @@ def test_information_is_minus_the_hessian(size):
     np.testing.assert_allclose(fit.fisher_information, -hessian, atol=1e-10)
 
 
+@pytest.mark.parametrize("spread", [1.0, 7.0])
+def test_strengths_give_the_derivatives_that_scores_give(spread):
+    """Weighted top-k lists of different lengths; products keep 7 digits, all else 12 and more."""
+    from jaxpref.fit._host import float64
+    from jaxpref.fit.rankings_problems import ListProblem
+    from jaxpref.fit.rankings_setup import prepare
+    from jaxpref.fit.rankings_strengths import StrengthProblem
+
+    table, truth = draw_rankings(11, 70, 20, 20, spread=spread)
+    rng = np.random.default_rng(11)
+    lists = [row[:k].tolist() for row, k in zip(table, rng.integers(1, 21, 70), strict=True)]
+    rankings = Rankings.from_lists(lists, weight=rng.random(70), unlisted="last")
+    with float64():
+        ready = prepare(rankings, rankings.weight, tied=False)
+        far = ready.problem
+        assert isinstance(far, ListProblem)
+        near = StrengthProblem(far.blocks)
+        scores = np.zeros(ready.start.size)
+        scores[:20] = truth
+        vector = np.where(np.arange(scores.size) < 20, rng.normal(size=scores.size), 0.0)
+        one, two = near.evaluate(jax.numpy.asarray(scores)), far.evaluate(jax.numpy.asarray(scores))
+        products = [
+            np.asarray(problem.product(found.cache, jax.numpy.asarray(vector)))
+            for problem, found in ((near, one), (far, two))
+        ]
+        values = [float(p.log_likelihood(jax.numpy.asarray(scores))) for p in (near, far)]
+    np.testing.assert_allclose(one.gradient, two.gradient, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(one.diagonal, two.diagonal, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(*products, rtol=0, atol=1e-6 * np.abs(products[1]).max())
+    assert values[0] == pytest.approx(values[1], rel=tol.EXACT)
+
+
+def test_scores_far_apart_are_not_left_to_strengths(monkeypatch):
+    """A path of items, each 100:1 over the next: 18 of them span 78 nats."""
+    from jaxpref.fit import rankings_setup
+
+    asked = []
+    search = rankings_setup.maximise_rankings
+
+    def counting(problem, *rest, **options):
+        asked.append(type(problem).__name__)
+        return search(problem, *rest, **options)
+
+    monkeypatch.setattr(rankings_setup, "maximise_rankings", counting)
+    lists = [pair for k in range(17) for pair in ([k, k + 1], [k + 1, k])]
+    fit = fit_rankings(Rankings.from_lists(lists, weight=[100.0, 1.0] * 17))
+    np.testing.assert_allclose(np.diff(fit.scores), -np.log(100), atol=1e-9)
+    assert asked == ["StrengthProblem", "ListProblem"]
+
+
 def test_conjugate_gradients_find_what_factoring_finds(monkeypatch):
     from jaxpref.fit import rankings_setup
 

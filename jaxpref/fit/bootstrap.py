@@ -407,12 +407,7 @@ def _ranking_fits(
             ready = prepare(drawn, drawn.weight, tied=bool(fit.tie_orders))
             start = np.zeros(ready.start.size)
             start[: fit.num_items] = fit.scores
-            found = maximise_rankings(
-                ready.problem,
-                jnp.asarray(start),
-                ready.setting(ridge, TOLERANCE, 100),
-                dense=ready.dense,
-            )
+            found = ready.maximise(start, ready.setting(ridge, TOLERANCE, 100))
             scores, ties = split(ready, np.asarray(found.parameters))
         if int(found.outcome) == CONVERGED:
             yield Batch(scores[None], ties[None], 0, 0)

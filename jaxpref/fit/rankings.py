@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 
 from .._checks import (
@@ -18,7 +17,6 @@ from ._host import float64
 from ._limits import check_limits, check_ridge, check_two_items, require_converged
 from .base import Status
 from .newton import CONVERGED, STALLED
-from .rankings_newton import maximise_rankings
 from .rankings_result import RankingFit
 from .rankings_setup import Prepared, prepare
 
@@ -115,12 +113,7 @@ def fit_rankings(
         _refuse_endless_ties(rankings)
     with float64():
         ready = prepare(rankings, rankings.weight, tied=tied)
-        found = maximise_rankings(
-            ready.problem,
-            jnp.asarray(ready.start),
-            ready.setting(ridge, tolerance, max_steps),
-            dense=ready.dense,
-        )
+        found = ready.maximise(ready.start, ready.setting(ridge, tolerance, max_steps))
     status = STATUS.get(int(found.outcome), "max_steps")
     scores, log_delta = split(ready, np.asarray(found.parameters))
     fit = RankingFit(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float64
 from ..links import Link
 from .likelihood import PairTerms, pair_terms
 from .rankings_likelihood import Block, Evaluation, evaluate, hessian_product, log_likelihood
+from .rankings_strengths import StrengthProblem
 
 _NEVER = -1e30
 """Log of a sum over no sets at all: finite, so that derivatives of its exponential are 0."""
@@ -199,4 +200,4 @@ def log_normalisers(
     return jnp.sum(values * chunk.weight)
 
 
-Problem = ListProblem | SetProblem | PairProblem | TiedProblem
+Problem = ListProblem | StrengthProblem | SetProblem | PairProblem | TiedProblem

@@ -9,9 +9,11 @@ import numpy as np
 
 from ..data.rankings import Entries, Rankings, group_starts
 from ._host import item_bucket
+from .newton import CONVERGED
 from .rankings_blocks import entries_in_chunks, make_block, plan, round_up
-from .rankings_newton import Setting
+from .rankings_newton import RankingNewtonResult, Setting, maximise_rankings
 from .rankings_problems import ListProblem, Problem, SetProblem, TiedProblem
+from .rankings_strengths import WIDEST, StrengthProblem
 
 FEW_ITEMS = 12
 """Up to here the distinct choice sets, at most 2^N, are counted instead of the rankings."""
@@ -42,6 +44,26 @@ class Prepared(NamedTuple):
             jnp.asarray(ridge, jnp.float64),
             jnp.asarray(tolerance, jnp.float64),
             jnp.asarray(max_steps, jnp.int32),
+        )
+
+    def maximise(
+        self, start: np.ndarray, setting: Setting, *, verify: bool = True
+    ) -> RankingNewtonResult:
+        """Return where the search from `start` ends; call it in 64-bit mode.
+
+        Rankings one by one are first fitted by strengths, which is believed where the scores turn
+        out to lie close together.
+        """
+        if isinstance(self.problem, ListProblem):
+            near = StrengthProblem(self.problem.blocks)
+            found = maximise_rankings(
+                near, jnp.asarray(start), setting, dense=self.dense, verify=verify
+            )
+            scores = np.asarray(found.parameters)[: self.num_items]
+            if int(found.outcome) == CONVERGED and np.ptp(scores) <= WIDEST:
+                return found
+        return maximise_rankings(
+            self.problem, jnp.asarray(start), setting, dense=self.dense, verify=verify
         )
 
 
