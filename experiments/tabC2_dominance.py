@@ -3,17 +3,20 @@
 Item: Table C2, section C.5.1.
 Claim: strong preferences are not uncommon in reward models, and follow from the scores' variance.
 Command: JAXPREF_DATA=folder python experiments/tabC2_dominance.py [--smoke] [--out FOLDER]
-Minutes: 0.1. Device: CPU.
+    [--model DIR [--reward-token N] [--as-chat]]
+Minutes: 0.1; as long as it takes to score 17,104 dialogues with --model. Device: CPU.
 
-Data, never committed: ko_rm_judge_scores (two Korean reward models on answers of up to 14 models).
-Neither the paper's reward models nor their scores are public in a form small enough for this; with
-scores of theirs in a file, `jaxpref rewards dominance FILE` gives the table. Here no answer is
-chosen or rejected, so each pair counts half from either side, and the columns stand beside the
-paper's two without being comparable bin by bin: the paper's are p(chosen over rejected).
+Data, never committed: ko_rm_judge_scores (two Korean reward models on answers of up to 14 models),
+where no answer is chosen or rejected: each pair counts half from either side, and the columns stand
+beside the paper's two without being comparable bin by bin. The paper's are p(chosen over rejected)
+on the 8,552 test pairs of hh-rlhf; so are those of the model that tabC2_crossfit trained, whose
+scores are committed. The paper's two reward models are not at hand: with --model DIR, their
+folders (--reward-token 0 --as-chat for Llama-3.1-Nemotron-70B-Reward-HF) give the table itself.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -24,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import _common
+import jax
 import numpy as np
+import tabC2_crossfit
 
 from jaxpref._checks import InputError
 from jaxpref.report.figures import save_figure
-from jaxpref.rewards import PUBLISHED, Scores, read_scores, reward_dominance
+from jaxpref.rewards import PUBLISHED, Scores, read_scores, reward_dominance, triple_shares
 
 NAME = "tabC2_dominance"
 SETS = (
@@ -38,6 +43,7 @@ SETS = (
     ("ko-ethical-questions", "safety"),
     ("pku-saferlhf-ko", "safety"),
 )
+TRAINED = "hh-rlhf, trained here"
 COLOURS = ("#0072B2", "#7fb8d8", "#e6e6e6", "#eda660", "#bf5d2c")
 
 
@@ -65,16 +71,56 @@ def read_set(dataset: str, kind: str) -> Scores:
     )
 
 
+def read_trained(folder: Path | None = None) -> np.ndarray:
+    """Return the cross-fitted model's scores of chosen, rejected and foreign, (pairs, 3)."""
+    return tabC2_crossfit.read_triples(folder or _common.RESULTS / tabC2_crossfit.NAME)
+
+
+def of_triples(scores: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, Any]:
+    """Return Table C2 of chosen and rejected, and the regions' shares of triples with a third."""
+    pairs = Scores.from_pairs(scores[:, 0], scores[:, 1])
+    found = reward_dominance(pairs, thresholds=thresholds).to_dict()
+    prompts = np.repeat(np.arange(len(scores)), 3)
+    names = ["chosen", "rejected", "foreign"] * len(scores)
+    whole = Scores.from_arrays(prompts, names, scores.reshape(-1))
+    found["triples"] = triple_shares(whole, thresholds=thresholds).to_dict()
+    return {"scores": pairs.to_dict(), **found}
+
+
+def score_pairs(model: Path, reward_token: int | None, as_chat: bool) -> Scores:
+    """Return a reward model's scores of hh-rlhf's test pairs, from disk."""
+    from _hh_rewards import data_folder
+
+    from jaxpref.llm import load_tokenizer
+    from jaxpref.llm.reward_models import load_reward_model
+    from jaxpref.llm.reward_rows import encode_candidates, read_candidates
+    from jaxpref.llm.reward_scoring import score_records
+
+    candidates = read_candidates(data_folder() / "hh_rlhf")
+    loaded = load_reward_model(model, reward_token=reward_token)
+    encoded = encode_candidates(
+        candidates,
+        load_tokenizer(model),
+        max_length=loaded.config.max_position_embeddings,
+        config=loaded.config,
+        as_chat=as_chat,
+    )
+    scores = np.array(score_records(loaded, encoded.records).scores)
+    return Scores.from_pairs(scores[:, 0], scores[:, 1])
+
+
 def compute(config: Config, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Return result.json's content."""
     values: dict[str, Any] = {"published": {k: list(v) for k, v in PUBLISHED.items()}, "sets": {}}
     for number, (dataset, kind) in enumerate(config.sets):
         scores = read_set(dataset, kind)
         found = reward_dominance(scores, thresholds=config.thresholds).to_dict()
-        del found["published"]
         values["sets"][f"{dataset}, {kind}"] = {"scores": scores.to_dict(), **found}
         if progress is not None:
             progress(number + 1, len(config.sets))
+    values["sets"][TRAINED] = of_triples(read_trained(), config.thresholds)
+    for found in values["sets"].values():
+        del found["published"]
     return _common.result(config, values, rows(values["sets"]))
 
 
@@ -92,9 +138,11 @@ def rows(sets: dict[str, Any]) -> Iterator[_common.Row]:
             tolerance=0,
             evidence=f"share of {found['pairs']:,} pairs, read as at least one in ten; "
             f"{shares[0] + shares[4]:.2%} are below 0.05 or reach 0.99; variance "
-            f"{found['variance']:.3f} (standard error {found['variance_error']:.3f})",
+            f"{found['variance']:.3f} (standard error {found['variance_error']:.3f}); "
+            f"{_in_regions(found)}",
         )
-    order = sorted(sets.values(), key=lambda found: found["variance"])
+    unordered = [found for found in sets.values() if not found["directed"]]
+    order = sorted(unordered, key=lambda found: found["variance"])
     strong = [1 - found["bins"][2]["share"] for found in order]
     falls = int(np.sum(np.diff(strong) < 0))
     errors = [math.sqrt(s * (1 - s) / f["pairs"]) for f, s in zip(order, strong, strict=True)]
@@ -111,6 +159,13 @@ def rows(sets: dict[str, Any]) -> Iterator[_common.Row]:
             for f, s, e in zip(order, strong, errors, strict=True)
         ),
     )
+
+
+def _in_regions(found: dict[str, Any]) -> str:
+    """Return the share of triples in each M-sensitive region, in words."""
+    regions = found["triples"]["regions"]
+    shares = ", ".join(f"{row['share']:.1%} M = {row['threshold']:g}" for row in regions)
+    return f"of {found['triples']['total']:,} triples exceed: {shares}"
 
 
 def plot(folder: Path) -> list[Path]:
@@ -131,10 +186,27 @@ def plot(folder: Path) -> list[Path]:
         left = left + width
     axes.set_yticks(place, list(columns))
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share of pairs; the upper two as printed, p(chosen over rejected)")
+    axes.set_xlabel("share of pairs; the upper two as printed; p(chosen over rejected) on hh-rlhf")
     figure.legend(ncols=5, loc="outside upper center", frameon=False, fontsize="small")
     return [save_figure(figure, folder / "dominance.png")]
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Compute the table, or with --model that of a reward model on hh-rlhf's pairs."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--reward-token", type=int)
+    parser.add_argument("--as-chat", action="store_true")
+    options, rest = parser.parse_known_args(arguments)
+    if options.model is None:
+        return _common.run_script(NAME, sys.modules[__name__], rest)
+    jax.config.update("jax_enable_x64", True)
+    scores = score_pairs(options.model, options.reward_token, options.as_chat)
+    for row in reward_dominance(scores).bins:
+        print(f"{row.label:<14} {row.pairs:6.0f} {row.share:7.2%}")
+    print(reward_dominance(scores).sentence)
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(_common.run_script(NAME, sys.modules[__name__]))
+    sys.exit(main())

@@ -3,14 +3,18 @@
 Item: Table C3, section C.5.2.
 Claim: pairs of responses that beat a third nearly equally fall on either side of a fourth.
 Command: JAXPREF_DATA=folder python experiments/tabC3_fragile_quadruples.py [--smoke] [--out FOLDER]
-Minutes: 0.1. Device: CPU.
+    [--model DIR [--reward-token N] [--pairs N]]
+Minutes: 0.1; with --model, some hundred scores a pair. Device: CPU.
 
 Data, never committed: ko_rm_judge_scores. The paper rewrites responses until they fit; here they
-are those of other models to the same prompt, which nobody chose to fit.
+are those of other models to the same prompt, which nobody chose to fit. With --model DIR a reward
+model's own pairs of hh-rlhf are rewritten, as the paper does by hand: words and sentences deleted,
+words inserted where the gradient says, every rewrite scored.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -115,5 +119,48 @@ def plot(folder: Path) -> list[Path]:
     return []
 
 
+def rewritten(
+    model: Path, reward_token: int | None, pairs: int, progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    """Return the flips that rewriting a model's pairs of hh-rlhf finds, without their texts."""
+    from _hh_rewards import data_folder
+
+    from jaxpref.llm import load_tokenizer
+    from jaxpref.llm.reward_models import load_reward_model
+    from jaxpref.llm.reward_rows import read_candidates
+    from jaxpref.llm.rewrites import find_flips
+
+    candidates = read_candidates(data_folder() / "hh_rlhf")
+    distinct = [c for c in candidates if len({text for _, text in c.texts}) == 2]
+    found = find_flips(
+        load_reward_model(model, reward_token=reward_token),
+        load_tokenizer(model),
+        distinct[:pairs],
+        progress=progress,
+    )
+    return {**found._asdict(), "flips": [flip.to_dict() for flip in found.flips]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Search public scores, or with --model rewrite a reward model's pairs."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--reward-token", type=int)
+    parser.add_argument("--pairs", type=int, default=100)
+    options, rest = parser.parse_known_args(arguments)
+    if options.model is None:
+        return _common.run_script(NAME, sys.modules[__name__], rest)
+    found = rewritten(options.model, options.reward_token, options.pairs, None)
+    print(
+        f"{found['tried']} pairs, {found['strong']} with p_ik >= 0.99, {found['near']} with some "
+        f"y_i' near 0.98, {len(found['flips'])} flips"
+    )
+    for flip in found["flips"]:
+        chances = ("p_ik", "p_i_prime_k", "p_kj", "p_ij", "p_i_prime_j")
+        print(*(f"{flip[name]:.4f}" for name in chances), "words changed:",
+              flip["i_prime"]["edits"], flip["j"]["edits"])  # fmt: skip
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(_common.run_script(NAME, sys.modules[__name__]))
+    sys.exit(main())

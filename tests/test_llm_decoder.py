@@ -296,7 +296,7 @@ def test_keys_of_transformers_4_and_5_say_the_same():
     assert five.rope == RopeConfig("linear", 5e5, 2.0)
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "nemotron", "gpt2"])
 def test_keys_left_out_have_transformers_defaults(kind):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoConfig.for_model(kind)
@@ -317,7 +317,7 @@ def test_transformers_reads_the_config_we_write(case, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type: expected one of 'llama', 'mistral', 'gpt2'; got "),
+        ({"model_type": "mixtral"}, "model_type: expected one of 'llama', 'mistral', 'nemotron', 'gpt2'; got "),
         ({"model_type": None}, "model_type: expected one of"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type: .*'llama3'; got 'yarn'"),
         ({"rope_scaling": {"type": "dynamic"}}, "got 'dynamic'"),

@@ -34,6 +34,15 @@ TRAINED = {
     "ext6": "ext6_two_probes",
 }
 """Items that train language models: minutes each, and run only where they are named."""
+DATA = {
+    "tabC2": "tabC2_dominance",
+    "tabC3": "tabC3_fragile_quadruples",
+    "ext3": "ext3_mitigation",
+}
+"""Items that read data sets from the folder named by JAXPREF_DATA."""
+QUICK = ("tabC2", "tabC3")
+"""Those of them that take seconds, and run with the rest where the data are at hand."""
+KNOWN = {**MODULES, **DATA, **TRAINED}
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 VERDICTS = ("holds", "holds with a stated correction", "differs")
 STEPS = 100
@@ -43,7 +52,8 @@ def reproduce(
     items: Annotated[
         list[str] | None,
         typer.Argument(
-            help="fig1, fig2, claims, gradients (all of these if left out); or of those that "
+            help="fig1, fig2, claims, gradients, and where JAXPREF_DATA names the data sets tabC2 "
+            "and tabC3 (all of these if left out); ext3, which needs them too; or of those that "
             "train: fig3, figC4, figC5, ext1, ext2, ext5, ext6.",
             metavar="[ITEM]...",
             show_default=False,
@@ -71,7 +81,7 @@ def reproduce(
     json: JsonOption = False,
 ) -> None:
     """Recompute the paper's figures and claims, and say of each whether it holds."""
-    names = check_items(items or list(MODULES))
+    names, skipped = check_data(check_items(items)) if items else default_items()
     training = Training(full, model, processes)
     check_training(names, training, smoke)
     folder = find_experiments(names)
@@ -88,9 +98,12 @@ def reproduce(
             for number, name in enumerate(names)
         ]
     if json:
-        _terminal.show_json({"command": "reproduce", "smoke": smoke, "items": found})
+        content = {"command": "reproduce", "smoke": smoke, "items": found, "skipped": skipped}
+        _terminal.show_json(content)
     else:
         _print(found)
+        if skipped:
+            _terminal.say(f"Skipped {', '.join(skipped)}: JAXPREF_DATA is not set.")
     _raise_if_missed(found)
 
 
@@ -141,12 +154,35 @@ def check_items(items: list[str]) -> list[str]:
     """
     from .._checks import InputError, closest_names
 
-    known = {**MODULES, **TRAINED}
     for item in items:
-        if item not in known:
-            hint = closest_names(item.lower(), known)
-            raise InputError(f"ITEM: expected one of {', '.join(known)}; got {item!r}{hint}")
+        if item not in KNOWN:
+            hint = closest_names(item.lower(), KNOWN)
+            raise InputError(f"ITEM: expected one of {', '.join(KNOWN)}; got {item!r}{hint}")
     return list(dict.fromkeys(items))
+
+
+def default_items() -> tuple[list[str], list[str]]:
+    """Return the items of a run that names none, and those left out for want of data."""
+    if os.environ.get("JAXPREF_DATA"):
+        return [*MODULES, *QUICK], []
+    return list(MODULES), list(QUICK)
+
+
+def check_data(items: list[str]) -> tuple[list[str], list[str]]:
+    """Return the items named, or raise where one needs data that are not at hand.
+
+    Raises
+    ------
+    InputError
+    """
+    from .._checks import InputError
+
+    wanting = [item for item in items if item in DATA]
+    if wanting and not os.environ.get("JAXPREF_DATA"):
+        raise InputError(
+            f"{wanting[0]}: expected the folder of the data sets in JAXPREF_DATA; it is not set"
+        )
+    return items, []
 
 
 def find_experiments(names: Iterable[str] = tuple(MODULES)) -> Path:
@@ -164,8 +200,7 @@ def find_experiments(names: Iterable[str] = tuple(MODULES)) -> Path:
     """
     from .._checks import InputError
 
-    known = {**MODULES, **TRAINED}
-    wanted = [known[name] for name in names]
+    wanted = [KNOWN[name] for name in names]
     if not all((FOLDER / f"{name}.py").is_file() for name in wanted):
         raise InputError(
             "reproduce: the experiments are not part of the installed package; run it from a "
@@ -174,7 +209,7 @@ def find_experiments(names: Iterable[str] = tuple(MODULES)) -> Path:
     from importlib.util import find_spec
 
     needed = [("matplotlib", "report"), ("mpmath", "test"), ("scipy", "test")]
-    if set(wanted) & set(TRAINED.values()):
+    if set(wanted) & {*TRAINED.values(), DATA["ext3"]}:
         needed += [(package, "llm") for package in ("flax", "optax", "orbax", "transformers")]
     for package, extra in needed:
         if find_spec(package) is None:
@@ -210,7 +245,7 @@ def run_item(
 ) -> dict[str, Any]:
     """Compute one item, write its result and figures, and compare with the record."""
     common = importlib.import_module("_common")
-    module = importlib.import_module({**MODULES, **TRAINED}[name])
+    module = importlib.import_module(KNOWN[name])
     record = common.load(common.RESULTS / module.NAME)
     config = module.SMOKE if smoke else module.Config()
     if name in TRAINED:

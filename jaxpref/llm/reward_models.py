@@ -23,7 +23,7 @@ from .._checks import InputError
 from ._dtypes import at_least_float32, check_dtype
 from ._names import Place, places
 from ._tensors import Some, Tensors, open_tensors
-from .checkpoints import load_tensors, model_pieces, write_checkpoint
+from .checkpoints import load_model, load_tensors, model_pieces, write_checkpoint
 from .config import ARCHITECTURES, DecoderConfig, config_json, decoder_config
 from .deberta import DebertaConfig, deberta_config, deberta_scores, load_deberta
 from .decoder import LanguageModel, hidden_states
@@ -138,6 +138,16 @@ def reward_model(model: LanguageModel, score: Any = None) -> RewardModel:
     if head.shape != (width,):
         raise InputError(f"score: expected shape ({width},); got {head.shape}")
     return RewardModel(config, graphdef, {"backbone": backbone, "score": head})
+
+
+def starting_model(directory: str | Path, *, dtype: str = "float32") -> RewardModel:
+    """Read what training starts from: a reward model, or a language model given a fresh head.
+
+    Parameters and errors as :func:`load_reward_model`.
+    """
+    if HEAD in open_tensors(Path(directory)).files:
+        return load_reward_model(directory, dtype=dtype)
+    return reward_model(load_model(directory, dtype=dtype))
 
 
 def _config(directory: Path) -> Mapping[str, Any]:

@@ -1,0 +1,378 @@
+"""``jaxpref rewards score`` and ``train``: reward models asked for scores, and made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import _terminal
+from ._options import JsonOption, grouped
+from .dpo import DATA, LOSS, OPTIMISER, ROWS, _as_flag, _check_out, _check_packages, _option
+from .rewards import rewards
+
+if TYPE_CHECKING:
+    from ..llm.reward_models import RewardModel
+    from ..llm.reward_rows import Candidates
+    from ..llm.reward_training import RewardOptions, RewardTraining
+    from ..llm.rows import EncodedRows, Tokens
+    from ..report import Table
+    from ..rewards import Calibration
+
+ModelOption = Annotated[
+    Path,
+    typer.Option(help="Folder of the model: config.json, weights, tokenizer.", metavar="DIR"),
+]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        help="File or folder of JSONL or JSON (also .gz): prompt with chosen and rejected, with "
+        "responses, or with one response a row; hh-rlhf's dialogues; LLMBar's rows.",
+        metavar="PATH",
+    ),
+]
+LengthOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Longest sequence in tokens; longer ones lose tokens from the left.",
+        show_default="the model's context",
+    ),
+]
+ChatOption = Annotated[
+    bool,
+    typer.Option(
+        "--as-chat",
+        help="Render text prompts with the tokenizer's chat template too, dialogues turn by turn; "
+        "conversations always are.",
+    ),
+]
+
+
+@rewards.command()
+@grouped
+def score(
+    model: ModelOption,
+    data: DataOption,
+    out: Annotated[
+        Path, typer.Option(help="Where the scores go, as JSON lines.", metavar="FILE")
+    ] = Path("scores.jsonl"),
+    dtype: Annotated[
+        str, typer.Option(help="Type of the computation.", metavar="float32|bfloat16")
+    ] = "float32",
+    max_length: LengthOption = None,
+    as_chat: ChatOption = False,
+    reward_token: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a language model without a head for rewards: the token whose logit behind the "
+            "conversation is the reward (0 for Llama-3.1-Nemotron-70B-Reward-HF).",
+            show_default=False,
+        ),
+    ] = None,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 4096,
+    json: JsonOption = False,
+) -> None:
+    """Score responses with a reward model, for `rewards dominance` and `rewards quadruples`.
+
+    Each score is kept as it comes: a run that was stopped goes on where it was, and sequences that
+    stand in --out already are not computed again.
+    """
+    _check_packages("rewards score")
+    from ..llm.reward_models import load_reward_model
+    from ..llm.reward_rows import read_candidates
+    from ..llm.reward_scoring import ScoreStore, known_scores, score_records, write_scores
+    from ..report.files import check_target
+
+    check_target("--out", out)
+    known = known_scores(out)
+    with _terminal.working(f"Reading {data.name}"):
+        candidates = read_candidates(data)
+    with _terminal.working(f"Loading {model}"):
+        found = load_reward_model(model, dtype=dtype, reward_token=reward_token)
+    records, truncated = _encode(found, model, candidates, max_length, as_chat)
+    store = ScoreStore(out.with_name(f".{out.name}.scored"), known)
+    with _terminal.progress("Scoring") as move:
+        result = score_records(
+            found, records, store=store, batch_tokens=batch_tokens, progress=move
+        )
+    paired = write_scores(out, candidates, result)
+    store.finish()
+    summary = {
+        "records": len(candidates),
+        "responses": sum(map(len, result.scores)),
+        "form": "pairs" if paired else "responses",
+        "computed": result.computed,
+        "reused": result.reused,
+        "truncated": truncated,
+        "notes": list(_notes(out, candidates)),
+    }
+    if json:
+        _terminal.show_json({"command": "rewards score", "out": out, **summary})
+        return
+    _say_scored(summary, out)
+
+
+def _encode(
+    model: RewardModel,
+    folder: Path,
+    candidates: list[Candidates],
+    max_length: int | None,
+    as_chat: bool,
+) -> tuple[list[Tokens], int]:
+    """Return the records as tokens, and how many were cut."""
+    from .._checks import InputError
+    from ..llm.reward_rows import encode_candidates
+    from ..llm.tokenizers import load_tokenizer
+
+    context = model.config.max_position_embeddings
+    if max_length is not None and max_length > context:
+        raise InputError(
+            f"--max-length: expected at most the model's context, {context}; got {max_length}"
+        )
+    with _terminal.working("Tokenising"):
+        encoded = encode_candidates(
+            candidates,
+            load_tokenizer(folder),
+            max_length=max_length or context,
+            config=model.config,
+            as_chat=as_chat,
+        )
+    return encoded.records, encoded.truncated
+
+
+def _notes(out: Path, candidates: list[Candidates]) -> tuple[str, ...]:
+    """Return what the user should know of the scores."""
+    from .._checks import DataError
+    from ..rewards import read_scores
+
+    notes: tuple[str, ...] = ()
+    twice = [c.source for c in candidates if len({text for _, text in c.texts}) < len(c.texts)]
+    if twice:
+        notes = (f"{len(twice):,} records hold equal responses, the first at {twice[0]}.",)
+    try:
+        return (*notes, *read_scores(out, lone="drop").notes)
+    except DataError as error:  # one response each, or one twice: scored, but nothing to compare
+        return (*notes, f"Not yet fit for `rewards dominance`: {error}.")
+
+
+def _say_scored(summary: dict[str, Any], out: Path) -> None:
+    from ..report.numbers import amount
+
+    text = (
+        f"{amount(summary['records'], 'record')}, {amount(summary['responses'], 'response')}: "
+        f"{summary['computed']:,} sequences computed, {summary['reused']:,} known already."
+    )
+    if summary["truncated"]:
+        text += f" Cut from the left: {amount(summary['truncated'], 'record')}."
+    _terminal.say(text)
+    for note in summary["notes"]:
+        _terminal.say(note)
+    _terminal.say(f"Written: {out}")
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """The options of a run, named as in :class:`jaxpref.llm.reward_training.RewardOptions`."""
+
+    loss: Annotated[
+        str, _option(LOSS, "Of pairs, or of rankings.", metavar="bradley_terry|plackett_luce")
+    ] = "bradley_terry"
+    temperature: Annotated[
+        float, _option(LOSS, "While training, scores count for 1/T of their size.", metavar="T")
+    ] = 1.0
+    label_smoothing: Annotated[float, _option(LOSS, "Share of labels taken to be flipped.")] = 0.0
+    margin_cap: Annotated[
+        float | None,
+        _option(LOSS, "Margin beyond which a pair gains nothing, in nats.", show_default=False),
+    ] = None
+    learning_rate: Annotated[
+        float, _option(OPTIMISER, "Peak of the learning rate; small models want 1e-3.")
+    ] = 1e-5
+    schedule: Annotated[
+        str, _option(OPTIMISER, "How it falls.", metavar="linear|cosine|constant")
+    ] = "linear"
+    warmup: Annotated[int, _option(OPTIMISER, "Steps over which it rises.")] = 0
+    clip_norm: Annotated[float, _option(OPTIMISER, "Largest norm of a gradient.")] = 1.0
+    weight_decay: Annotated[float, _option(OPTIMISER, "Of AdamW.")] = 0.0
+    steps: Annotated[int | None, _option(OPTIMISER, "Steps in all.", show_default="one epoch")] = (
+        None
+    )
+    epochs: Annotated[
+        int | None, _option(OPTIMISER, "Or passes over the data.", show_default=False)
+    ] = None
+    seed: Annotated[int, _option(OPTIMISER, "Of the order of the data, and of the split.")] = 0
+    batch_size: Annotated[int, _option(ROWS, "Prompts at a time.")] = 16
+    micro_batch: Annotated[
+        int | None,
+        _option(
+            ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
+        ),
+    ] = None
+    compute_dtype: Annotated[
+        str | None,
+        _option(ROWS, "Type of the passes, as bfloat16; weights stay float32.", show_default=False),
+    ] = None
+
+
+@rewards.command()
+@grouped
+def train(
+    model: ModelOption,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for what comes of it.", metavar="DIR")],
+    training: Training,
+    held_out: Annotated[
+        float, _option(DATA, "Share of the records kept from training and scored.")
+    ] = 0.1,
+    max_length: LengthOption = None,
+    as_chat: ChatOption = False,
+    save_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints.", show_default="the end")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a reward model on preferences, from a language model or another reward model.
+
+    Leaves in --out: model (a sequence classifier that transformers loads), metrics.jsonl,
+    checkpoints. A run that was stopped goes on with --resume.
+    """
+    options = _options(training)
+    from .._checks import check_between
+    from ..llm.reward_models import save_reward_model, starting_model
+    from ..llm.reward_rows import read_candidates
+    from ..llm.reward_training import pack_records, train_reward_model
+    from ..report.files import check_folder
+
+    check_between("--held-out", held_out, 0.0, 0.9, what="a share of at most 0.9")
+    _check_out(out, resume)
+    with _terminal.working(f"Loading {model}"):
+        candidates = read_candidates(data)
+        start = starting_model(model)
+    records, truncated = _encode(start, model, candidates, max_length, as_chat)
+    kept, apart = _split(len(records), held_out, options.seed)
+    encoded = pack_records([records[at] for at in kept])
+    check_folder("--out", out)
+    (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
+    with _terminal.progress("Training") as move:
+        result = train_reward_model(
+            start,
+            encoded.rows,
+            completions=encoded.completions,
+            options=options,
+            out=out,
+            save_every=save_every,
+            resume=resume,
+            progress=move,
+        )
+    save_reward_model(result.model, out / "model", tokenizer_from=model, overwrite=resume)
+    found = _calibration(result.model, [records[at] for at in apart])
+    summary = _summarise(result, encoded, truncated, found)
+    if json:
+        _terminal.show_json({"command": "rewards train", "out": out, **summary})
+        return
+    _say_trained(summary, out)
+
+
+def _options(training: Training) -> RewardOptions:
+    """Return the options, checked, messages naming the flag."""
+    _check_packages("rewards train")
+    from .._checks import InputError
+    from ..llm.reward_training import RewardOptions
+
+    values = {entry.name: getattr(training, entry.name) for entry in fields(training)}
+    try:
+        return RewardOptions(**values)
+    except InputError as error:
+        raise InputError(_as_flag(str(error), values)) from None
+
+
+def _split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return which records are trained on, and which are kept apart."""
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(count)
+    apart = round(share * count)
+    return sorted(order[apart:].tolist()), sorted(order[:apart].tolist())
+
+
+def _calibration(model: RewardModel, records: list[Tokens]) -> Calibration | None:
+    """Return accuracy and calibration of the best response against the last."""
+    from ..llm.reward_scoring import score_records
+    from ..rewards import Scores, reward_calibration
+
+    if not records:
+        return None
+    scores = score_records(model, records).scores
+    return reward_calibration(
+        Scores.from_pairs([own[0] for own in scores], [own[-1] for own in scores])
+    )
+
+
+def _summarise(
+    result: RewardTraining, encoded: EncodedRows, truncated: int, found: Calibration | None
+) -> dict[str, Any]:
+    tenth = max(1, len(result.metrics) // 10)
+    ends = {"first": result.metrics[:tenth], "last": result.metrics[-tenth:]}
+    return {
+        "steps": result.steps,
+        "rows": len(encoded.kept),
+        "left_out": encoded.refusals(),
+        "truncated": truncated,
+        "tokens": result.tokens,
+        "seconds": result.seconds,
+        "averaged_over_steps": tenth,
+        "metrics": {
+            end: {
+                name: sum(record[name] for record in records) / tenth
+                for name in ("loss", "reward_margin", "accuracy", "grad_norm")
+            }
+            for end, records in ends.items()
+        },
+        "held_out": None if found is None else found.to_dict(),
+    }
+
+
+def _say_trained(summary: dict[str, Any], out: Path) -> None:
+    from ..report.numbers import amount
+
+    text = f"Trained on {amount(summary['rows'], 'record')}."
+    if summary["left_out"]:
+        listed = ", ".join(f"{count:,} x {why}" for why, count in summary["left_out"].items())
+        text += f" Left out: {listed}."
+    if summary["truncated"]:
+        text += f" Cut from the left: {amount(summary['truncated'], 'record')}."
+    _terminal.say(text)
+    _terminal.show(_table(summary))
+    found = summary["held_out"]
+    if found is not None:
+        _terminal.say(
+            f"Held out: the chosen scores higher in {found['accuracy']:.1%} of "
+            f"{amount(found['pairs'], 'pair')} (standard error {found['accuracy_error']:.1%}); "
+            f"log-loss {found['log_loss']:.4f}, where no preference has 0.6931; calibration error "
+            f"{found['calibration_error']:.3f}, best slope {found['slope']:.2f}."
+        )
+    _terminal.say(f"Written: {out / 'model'}, {out / 'metrics.jsonl'}.")
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    from ..report import Column, Table
+
+    names = {
+        "loss": "loss (nats)",
+        "reward_margin": "margin (nats)",
+        "accuracy": "accuracy",
+        "grad_norm": "gradient norm",
+    }
+    first, last = summary["metrics"]["first"], summary["metrics"]["last"]
+    rows = tuple((words, f"{first[n]:.4g}", f"{last[n]:.4g}") for n, words in names.items())
+    columns = (Column("metric"), Column("first", "right"), Column("last", "right"))
+    note = f"Means over the first and the last {summary['averaged_over_steps']} steps."
+    return Table("Training", columns, rows, note)
