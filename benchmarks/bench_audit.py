@@ -6,8 +6,10 @@ dependencies of the package: choix has to be installed. Three questions:
 * all pairs' largest sensitivity, 300 items and 4,642 observed pairs, against finite differences of
   warm-started choix.ilsr_pairwise_dense (timed on a stated number of the pairs, times their
   number);
-* 5,000 items and a million comparisons: one prediction's derivatives against one refit, and the
-  1,000 most fragile pairs, with the memory they take;
+* 5,000 items and a million comparisons: one prediction's derivatives against one refit, fit_pairwise
+  of the same Comparisons from nothing (there is no warmer one to be had at this size), the first
+  of a fit and a further one, on all cores and on one; the whole audit; and the 1,000 most fragile
+  pairs, with the memory they take;
 * how many comparisons to drop until each two neighbours of 100 items change places, against the
   published approach of RankAMIP: a dense design matrix with a row for each comparison, influences
   by one Newton step, the shortest prefix predicted to flip, and one refit [1]_.
@@ -32,6 +34,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,24 +186,21 @@ def large(sizes: Sizes) -> dict[str, Any]:
     data = many_votes(sizes.large, sizes.comparisons)
     fit = jp.fit_pairwise(data)
     names = fit.items[3], fit.items[sizes.large // 2]
-    first, row = seconds(lambda: jp.network_sensitivity(fit, *names))
-    one, refit, ratios = [], [], []
-    for _ in range(3 * sizes.rounds):
-        mine, row = seconds(lambda: jp.network_sensitivity(fit, *names))
-        other, _ = seconds(lambda: jp.fit_pairwise(data))
-        one.append(mine)
-        refit.append(other)
-        ratios.append(other / mine)
+    compiled, row = seconds(lambda: jp.network_sensitivity(fit, *names))
+    every = against_refits(data, fit, names, 3 * sizes.rounds)
+    one_core = on_one_core(lambda: against_refits(data, fit, names, 3 * sizes.rounds))
+    whole, _ = seconds(lambda: jp.audit(replace(fit), comparisons=data))
     worst, table = seconds(lambda: fragile_pairs(fit, sizes.fragile))
     return {
         "items": sizes.large,
         "comparisons": sizes.comparisons,
         "observed_pairs": len(fit.pairs.item_a),
-        "one_prediction_s": spread(one),
-        "one_prediction_first_call_s": first,
-        "refit_s": spread(refit),
-        "ratio": spread(ratios),
+        "first_call_of_the_process_s": compiled,
+        "predictions": every,
+        "predictions_on_one_core": one_core,
         "target": 5,
+        "audit_s": whole,
+        "audit_refits": whole / every["refit_s"]["median"],
         "derivative_error": _difference_error(data, fit, names, row),
         "fragile_pairs": len(table.item_a),
         "fragile_s": worst,
@@ -208,7 +208,40 @@ def large(sizes: Sizes) -> dict[str, Any]:
         "largest_sensitivity": float(table.sensitivity[0]),
         "memory": memory("fragile", sizes),
         "memory_of_twice_as_many": memory("fragile_twice", sizes),
+        "memory_of_the_audit": memory("audit", sizes),
     }
+
+
+def against_refits(
+    data: jp.Comparisons, fit: jp.FitResult, names: tuple[str, str], rounds: int
+) -> dict[str, Any]:
+    """Return the time of the first prediction of a fit, of a further one, and of a refit."""
+    times: dict[str, list[float]] = {"first": [], "further": [], "refit": []}
+    for _ in range(rounds):
+        fresh = replace(fit)  # of which nothing is kept yet
+        times["first"].append(seconds(lambda fresh=fresh: jp.network_sensitivity(fresh, *names))[0])
+        back = names[::-1]
+        times["further"].append(
+            seconds(lambda fresh=fresh, back=back: jp.network_sensitivity(fresh, *back))[0]
+        )
+        times["refit"].append(seconds(lambda: jp.fit_pairwise(data))[0])
+    refits = np.array(times["refit"])
+    found = {f"{name}_s": spread(values) for name, values in times.items()}
+    for name in ("first", "further"):
+        found[f"{name}_ratio"] = spread((refits / np.array(times[name])).tolist())
+    return found
+
+
+def on_one_core(run: Any) -> Any:
+    """Return what a function returns with one core to itself; None where cores cannot be chosen."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        return run()
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _difference_error(
@@ -364,7 +397,10 @@ def measure_memory(what: str, sizes: Sizes) -> None:
     else:
         fit = jp.fit_pairwise(many_votes(sizes.large, sizes.comparisons))
         before = peak()
-        fragile_pairs(fit, sizes.fragile * (2 if what == "fragile_twice" else 1))
+        if what == "audit":
+            jp.audit(fit)
+        else:
+            fragile_pairs(fit, sizes.fragile * (2 if what == "fragile_twice" else 1))
     print(json.dumps({"before_mib": before, "peak_mib": peak(), "rise_mib": peak() - before}))
 
 
@@ -374,6 +410,19 @@ def measure_memory(what: str, sizes: Sizes) -> None:
 def ratio(row: dict[str, float]) -> str:
     """Write a ratio with its range."""
     return f"{row['median']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+
+
+def prediction_row(big: dict[str, Any], name: str) -> str:
+    """Return the line of one prediction's derivatives, with the ratio on one core beside it."""
+    every, one = big["predictions"], big["predictions_on_one_core"]
+    alone = "" if one is None else f"; on one core {ratio(one[f'{name}_ratio'])}"
+    what = {"first": "the first prediction of a fit", "further": "a further one"}[name]
+    return (
+        f"| {what}: {big['observed_pairs']:,} derivatives, {big['items']:,} items | "
+        f"{1e3 * every[f'{name}_s']['median']:.0f} ms | one refit, "
+        f"{1e3 * every['refit_s']['median']:.0f} ms | {ratio(every[f'{name}_ratio'])}{alone} | "
+        f"{big['target']} |"
+    )
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -389,9 +438,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"{pairs['observed_pairs']:,} observed | {pairs['ours_s']['median']:.2f} s | finite "
         f"differences of warm choix, {pairs['choix_s_extrapolated']['median']:.0f} s | "
         f"{ratio(pairs['ratio'])} | {pairs['target']} |",
-        f"| one prediction's {big['observed_pairs']:,} derivatives, {big['items']:,} items | "
-        f"{1e3 * big['one_prediction_s']['median']:.0f} ms | one refit, "
-        f"{1e3 * big['refit_s']['median']:.0f} ms | {ratio(big['ratio'])} | {big['target']} |",
+        *(prediction_row(big, name) for name in ("first", "further")),
         f"| drops that reverse {near['pairs']} neighbours, {flip['items']} items, "
         f"{flip['comparisons']:,} comparisons | {1e3 * near['ours_per_pair_s']:.0f} ms a pair, "
         f"{near['confirmed']} confirmed | RankAMIP's approach, "
@@ -411,6 +458,9 @@ def markdown(result: dict[str, Any]) -> str:
         f"pairs: {big['fragile_s']:.1f} s (wanted: under {big['fragile_target_s']}); peak memory "
         f"rises by {big['memory']['rise_mib']:.0f} MiB, and by "
         f"{big['memory_of_twice_as_many']['rise_mib']:.0f} MiB for twice as many.",
+        f"* The whole audit of these {big['comparisons']:,} comparisons takes as long as "
+        f"{big['audit_refits']:.0f} refits ({big['audit_s']:.1f} s), and memory rises by "
+        f"{big['memory_of_the_audit']['rise_mib']:.0f} MiB.",
         f"* Derivatives against extrapolated differences of refits, {big['items']:,} items: within "
         f"{big['derivative_error']:.1e}.",
         f"* RankAMIP's approach: {near['timed']} and {wide['timed']} pairs timed; its own refit "
@@ -426,7 +476,7 @@ def main() -> None:
     """Run every part, print the table, write JSON and Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--memory", choices=("scan", "fragile", "fragile_twice"))
+    parser.add_argument("--memory", choices=("scan", "fragile", "fragile_twice", "audit"))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)

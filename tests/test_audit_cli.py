@@ -47,7 +47,7 @@ def test_the_answers_are_on_the_terminal(capsys, votes):
         "What to compare next",
         "Without one rater",
         "Without one item",
-        "models within 1 nats",
+        "models within 1 nat of",
         "Other links than logistic",
         "cauchit",
         "there is no finite fit",
@@ -113,6 +113,12 @@ def test_rankings_are_audited(capsys, tmp_path):
     assert all(flip["status"] == "confirmed" for flip in flips)
     out = " ".join(run(capsys, str(path), "--rankings").split())
     assert "How little would flip it" in out and "The rankings that move most" in out
-    assert "which are for comparisons" in refused(
-        capsys, str(path), "--rankings", "--out", str(tmp_path / "found.md")
-    )
+    assert "What models within 1 nat of the best predict" in out and "rankings to drop" in out
+    page, found = tmp_path / "page.html", tmp_path / "found.md"
+    run(capsys, str(path), "--rankings", "--report", str(page), "--out", str(found), "--loss", "2")
+    assert "within 2 nats" in found.read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "found.json").read_text("utf-8"))["audit"]["multiplicity"]
+    text = page.read_text(encoding="utf-8")
+    assert "How few rankings would flip it" in text and "://" not in text
+    err = refused(capsys, str(path), "--rankings", "--plot", str(tmp_path / "found.png"))
+    assert "expected no --plot" in err

@@ -12,6 +12,7 @@ import pytest
 import jaxpref as jp
 from jaxpref._checks import InputError
 from jaxpref.audit.ranked import Influences
+from jaxpref.audit.ranked_terms import RankingProfile, RankingTerms
 from jaxpref.data import Rankings
 from jaxpref.fit import fit_rankings
 
@@ -106,3 +107,57 @@ def test_what_cannot_be_audited_is_refused():
     unfinished = fit_rankings(drawn(3), max_steps=1, throw=False)
     with pytest.raises(InputError, match="expected a converged fit"):
         jp.audit(unfinished)
+
+
+def test_near_best_models_of_pairs_are_those_of_comparisons():
+    rng = np.random.default_rng(5)
+    lists = []
+    for _ in range(40):
+        a, b = rng.choice(4, 2, replace=False)
+        lists.append([f"item{a}", f"item{b}"] if rng.random() < 0.6 else [f"item{b}", f"item{a}"])
+    rankings = Rankings.from_lists(lists)
+    fit = fit_rankings(rankings)
+    options: dict[str, Any] = {"flips": False, "groups": False, "loss": 1.5}
+    found = jp.audit(fit, **options).multiplicity
+    same = jp.audit(jp.fit_pairwise(rankings.comparisons()), collect=False, **options).multiplicity
+    assert found is not None and found.loss == same.loss == 1.5
+    assert found.share_reversible == same.share_reversible
+    assert found.largest_width == pytest.approx(same.largest_width, abs=1e-9)
+    for mine, other in zip(found.rows, same.rows, strict=True):
+        assert mine[:2] == other[:2]
+        np.testing.assert_allclose(mine[2:], other[2:], atol=1e-7)
+
+
+def test_the_ends_of_a_range_cost_the_loss_and_no_model_within_it_goes_further():
+    data = drawn(6)
+    fit = fit_rankings(data, ridge=0.1)
+    terms = RankingTerms(data, 0.1)
+    np.testing.assert_allclose(terms.gradient(fit.scores), 0, atol=1e-8)
+    unpenalised = terms.value(fit.scores) + 0.05 * fit.scores @ fit.scores
+    assert unpenalised == pytest.approx(fit.log_likelihood, abs=1e-9)
+    profile = RankingProfile(fit, fit.covariance(), 2.0)
+    unit = np.zeros(6)
+    unit[[0, 3]] = 1.0, -1.0
+    end = profile.extreme(unit, 1.0)
+    rng = np.random.default_rng(0)
+    best = terms.value(fit.scores)
+    reached = []
+    for _ in range(200):  # along random directions, as far as the loss allows
+        way = np.linalg.cholesky(fit.covariance() + 1 / 6) @ rng.normal(size=6)
+        way -= way.mean()
+        far = 1.0
+        while best - terms.value(fit.scores + far * way) > 2.0:
+            far *= 0.9
+        reached.append(float(unit @ (fit.scores + far * way)))
+    assert float(unit @ fit.scores) < max(reached) < end + 1e-9
+
+
+def test_a_rater_who_moves_nothing_names_two_items():
+    lists = [["x", "y"], ["y", "x"], ["x", "z"], ["z", "x"], ["y", "z"], ["z", "y"]]
+    data = Rankings.from_lists(lists * 2, rater=["one"] * 6 + ["two"] * 6)
+    report = jp.audit(fit_rankings(data), flips=False)
+    for row in report.groups[0].rows:
+        assert row.item_a != row.item_b
+        assert row.before == pytest.approx(0.5) and row.after == pytest.approx(0.5)
+    for row in report.influences:
+        assert row.item_a != row.item_b

@@ -10,8 +10,8 @@ import shutil
 import pytest
 
 from jaxpref.audit import audit
-from jaxpref.data import Comparisons, load_bundled
-from jaxpref.fit import fit_pairwise
+from jaxpref.data import Comparisons, Rankings, load_bundled
+from jaxpref.fit import fit_pairwise, fit_rankings
 from jaxpref.report.html import write_html
 from jaxpref.report.one_vote import turn_votes
 
@@ -49,7 +49,14 @@ def files(tmp_path_factory):
     return {
         "journals": audited(load_bundled("journals_path"), folder / "journals.html"),
         "hostile": audited(Comparisons.from_arrays(winners, losers), folder / "hostile.html"),
+        "rankings": audited_rankings(folder / "rankings.html"),
     }
+
+
+def audited_rankings(path):
+    lists = [[HOSTILE[k], HOSTILE[k - 1], HOSTILE[k - 2]] for k in range(5)] * 2
+    fit = fit_rankings(Rankings.from_lists([*lists, list(HOSTILE)]))
+    return write_html(path, fit, audit(fit), title="An audit")
 
 
 class Opened:
@@ -77,13 +84,13 @@ def column(page, table: int, place: int) -> list[str]:
     return [rows.nth(n).locator("th, td").nth(place).inner_text() for n in range(rows.count())]
 
 
-@pytest.mark.parametrize("name", ["journals", "hostile"])
+@pytest.mark.parametrize("name", ["journals", "hostile", "rankings"])
 def test_it_loads_offline_without_a_word_on_the_console(chromium, files, name):
     with Opened(chromium, files[name]) as opened:
         assert opened.wrong == []
         assert opened.requests == [files[name].as_uri()]
         assert opened.page.title() == "An audit – jaxpref audit"
-        assert opened.page.locator("h2").count() >= 9
+        assert opened.page.locator("h2").count() >= (7 if name == "rankings" else 9)
 
 
 def test_a_click_on_a_header_sorts_and_says_so(chromium, files):
@@ -158,7 +165,7 @@ def test_a_certificate_opens(chromium, files):
         assert "passes" in details.locator(".certificate").inner_text()
 
 
-@pytest.mark.parametrize("name", ["journals", "hostile"])
+@pytest.mark.parametrize("name", ["journals", "hostile", "rankings"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_never_scrolls_sideways(chromium, files, name, scheme):
     size = {"width": 360, "height": 740}
@@ -185,3 +192,16 @@ def test_it_can_be_read_without_scripts(chromium, files):
     with Opened(chromium, files["journals"], java_script_enabled=False) as opened:
         assert opened.page.locator("#leaderboard tbody tr").count() == 4
         assert opened.page.locator("#plane .points circle").first.is_visible()
+
+
+def test_a_page_of_rankings_sorts_and_opens(chromium, files):
+    with Opened(chromium, files["rankings"]) as opened:
+        page = opened.page
+        rows = page.locator("#fragile table").first.locator("tbody th")
+        before = rows.all_inner_texts()
+        page.locator("#fragile table").first.locator("thead th").nth(1).locator("button").click()
+        assert sorted(rows.all_inner_texts()) == sorted(before)
+        assert "Sorted by Chance" in page.locator("#said").inner_text()
+        details = page.locator("#flips details").first
+        details.locator("summary").click()
+        assert "drop 1 of 1" in details.locator(".certificate").inner_text()

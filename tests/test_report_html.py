@@ -13,8 +13,8 @@ import pytest
 from jaxpref.__main__ import main
 from jaxpref._checks import InputError
 from jaxpref.audit import audit
-from jaxpref.data import Comparisons, bundled_path, load_bundled
-from jaxpref.fit import fit_pairwise
+from jaxpref.data import Comparisons, Rankings, bundled_path, load_bundled
+from jaxpref.fit import fit_pairwise, fit_rankings
 from jaxpref.links import by_name
 from jaxpref.report.html import audit_page, elements, layout, plane, values, write_html
 from jaxpref.report.one_vote import turn_votes
@@ -86,6 +86,13 @@ def hostile():
     for k in range(n - 1):
         counts[k, k + 1], counts[k + 1, k] = (9.0, 2.0) if k % 2 else (3.0, 8.0)
     fit = fit_pairwise(Comparisons.from_counts(counts, items=names))
+    return fit, audit(fit)
+
+
+@pytest.fixture(scope="module")
+def ranked():
+    lists = [[HOSTILE[k], HOSTILE[k - 1], HOSTILE[k - 2]] for k in (0, 1, 2, 3, 4, 5, 6)] * 2
+    fit = fit_rankings(Rankings.from_lists([*lists, list(HOSTILE)], rater=["<r>", "s", "t"] * 5))
     return fit, audit(fit)
 
 
@@ -287,3 +294,45 @@ def test_a_bad_path_is_two_before_any_work(arguments, said, tmp_path, monkeypatc
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rankings_have_a_page_of_their_own(ranked):
+    page = audit_page(*ranked, title="rankings", facts={"Data": "lists"})
+    reader = read(page)
+    text = " ".join(" ".join(reader.text).split())
+    for said in (
+        "How few rankings would flip it",
+        "The rankings that move most",
+        "How far nearly as good models disagree",
+        "Left out: each rater",
+        "Plackett-Luce, no prior",
+        "Most fragile predictions",
+    ):
+        assert said in text
+    names = [a["id"] for _, a in reader.elements if "id" in a]
+    assert len(names) == len(set(names))
+    assert {str(a["href"])[1:] for a in reader.all("a")} <= set(names)
+    assert "alert(1)</script>" in text and reader.all("img") == []  # a name, shown and not run
+    assert len(reader.all("script")) == 1 and not re.search(r"https?://", page)
+
+
+def test_a_ranking_audit_of_nothing_but_the_fit_has_a_page(ranked):
+    fit, _ = ranked
+    bare = audit(fit, top=0, flips=False, groups=False, multiplicity=False)
+    text = " ".join(read(audit_page(fit, bare, title="bare")).text)
+    assert "Nothing was asked for but the fit." in text and "Leaderboard" in text
+
+
+def test_triples_beyond_the_axes_are_marked_on_the_edge():
+    wins = [[0, 99999, 0, 0], [1, 0, 3, 0], [0, 99999, 0, 5], [0, 0, 4, 0]]
+    fit = fit_pairwise(Comparisons.from_counts(wins, items=("i", "k", "j", "l")))
+    drawn = str(plane.plane_figure(fit, audit(fit)))
+    places, _ = plane.find_places(fit, audit(fit))
+    far = [place for place in places if max(abs(place.x), abs(place.y)) > plane.LIMIT]
+    assert 0 < len(far) < len(places)
+    reader = read(drawn)
+    marks = [a for a in reader.all("path") if a.get("class") == "point beyond"]
+    assert len(marks) == len(far) + 1  # and one in the legend
+    edge = plane.LEFT + plane.SIZE
+    assert any(str(a["d"]).startswith(f"M{edge:.1f} ") for a in marks)  # pointing right
+    assert "a triple beyond the axes" in "".join(reader.text)

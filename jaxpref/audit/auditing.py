@@ -181,25 +181,25 @@ def audit(
             k=k,
             flips=flips is not False,
             groups=groups is not False,
+            loss=check_loss(loss) if _wanted(multiplicity, fit) else None,
             limit=limit,
             flip_pairs=_named_pairs(fit, flip_pairs),
             progress=progress,
         )
     require_converged(fit)
-    small = fit.num_items <= REFITTED_ITEMS
     options = Options(
         comparisons=_same_data(fit, comparisons),
         top=check_count("top", top, at_least=0),
         thresholds=check_thresholds(thresholds),
         k=check_k(k, fit.num_items),
-        flips=small if flips is None else bool(flips),
+        flips=_wanted(flips, fit),
         budgets=tuple(check_option("budgets", name, BUDGETS) for name in budgets),
         flip_pairs=_named_pairs(fit, flip_pairs),
         limit=check_limit(limit),
-        groups=small if groups is None else bool(groups),
+        groups=_wanted(groups, fit),
         raters=check_raters(comparisons, raters),
         collect=_several("collect", collect, OBJECTIVES, fit.num_items <= COLLECT_ITEMS),
-        multiplicity=small if multiplicity is None else bool(multiplicity),
+        multiplicity=_wanted(multiplicity, fit),
         loss=check_loss(loss),
         links=_several("links", links, LINKS, False),
         seed=check_count("seed", seed, at_least=0),
@@ -335,6 +335,11 @@ def check_raters(
             known = f"one of the {len(comparisons.raters)} raters"
             raise InputError(f"raters: expected {known}; got {name!r}{hint}")
     return tuple(raters)
+
+
+def _wanted(asked: bool | None, fit: FitResult | RankingFit) -> bool:
+    """Whether what takes many refits is to be done: by default of fits of moderate size."""
+    return fit.num_items <= REFITTED_ITEMS if asked is None else bool(asked)
 
 
 def _several(name: str, given: Any, known: Sequence[str], default: bool) -> tuple[str, ...]:

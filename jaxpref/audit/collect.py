@@ -105,7 +105,7 @@ def what_to_collect(
         before, gains, worst = _interval(setting)
     else:
         before, gains, worst = _sensitivity(setting)
-    names, counted = fit.items, played(fit)[setting.item_a, setting.item_b]
+    names, counted = fit.items, played(fit, setting.item_a, setting.item_b)
     order = np.argsort(-gains.round(15), kind="stable")[:top]
     rows = tuple(
         Collect(

@@ -14,11 +14,12 @@ from jaxtyping import Float64
 from ..fit.likelihood import predict
 from ..fit.result import FitResult
 from .records import Bin, CircularTriple, Cycles, Dominance
+from .wording import share
 
 EDGES = (0.0, 0.05, 0.10, 0.90, 0.99, 1.0)
 LABELS = ("(0.00, 0.05)", "[0.05, 0.10)", "[0.10, 0.90)", "[0.90, 0.99)", "[0.99, 1.00)")
 MOST_ITEMS = 600
-_LEVEL = 0.05
+_LEVEL, _PAIRS = 0.05, 2**20
 
 
 def describe_dominance(fit: FitResult, *, top: int, simulations: int, seed: int) -> Dominance:
@@ -28,12 +29,10 @@ def describe_dominance(fit: FitResult, *, top: int, simulations: int, seed: int)
     observed = pairs.wins_a / total
     margin = fit.scores[pairs.item_a] - fit.scores[pairs.item_b]
     fitted = predict(fit.link, margin)
-    a, b = np.triu_indices(fit.num_items, 1)
-    every = predict(fit.link, fit.scores[a] - fit.scores[b])
     columns = [
         bin_counts(observed, pairs.wins_b / total),
         bin_counts(fitted.probability, fitted.opposite),
-        bin_counts(every.probability, every.opposite),
+        _count_all(fit),
     ]
     bins = tuple(
         Bin(LABELS[n], EDGES[n], EDGES[n + 1], *(float(column[n]) for column in columns))
@@ -41,7 +40,7 @@ def describe_dominance(fit: FitResult, *, top: int, simulations: int, seed: int)
     )
     size = fit.num_items
     variance = float(np.var(fit.scores, ddof=1))
-    noise = float(np.mean(np.diagonal(fit.covariance()))) * size / (size - 1)
+    noise = float(np.mean(fit.standard_errors() ** 2)) * size / (size - 1)
     deviance, degrees = _deviance(fit), len(total) - size + fit.islands.count
     cycles = count_cycles(fit, top=top, simulations=simulations, seed=seed)
     corrected = max(variance - noise, 0.0)
@@ -75,6 +74,19 @@ def bin_counts(
         place = np.searchsorted(inner, side, side="right")
         place = np.where((side > 0.5) & (other <= 0.01), len(LABELS) - 1, place)
         counts += np.bincount(place, minlength=len(LABELS)) / 2
+    return counts
+
+
+def _count_all(fit: FitResult) -> Float64[np.ndarray, " bins"]:
+    """Return how many of all pairs of items fall into each bin, about a million at a time."""
+    size, counts = fit.num_items, np.zeros(len(LABELS))
+    before = np.arange(size) * (2 * size - 1 - np.arange(size)) // 2  # pairs of earlier rows
+    cuts = np.searchsorted(before, np.arange(0, size * (size - 1) // 2, _PAIRS))
+    cuts = np.unique(np.append(cuts, size)).tolist()
+    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        row, column = np.triu_indices(last - first, 1, size - first)
+        every = predict(fit.link, fit.scores[first + row] - fit.scores[first + column])
+        counts += bin_counts(every.probability, every.opposite)
     return counts
 
 
@@ -245,9 +257,10 @@ def _sentence(found: Dominance) -> str:
     outer = total - found.bins[2].all_pairs
     modes = "two modes, near 0 and 1" if found.bimodal else "one mode, at 1/2"
     parts = [
-        f"{outer / total:.0%} of all pairs are dominant (below 0.1 or at least 0.9 one way). The "
-        f"scores' variance is {found.variance:.2f} nats^2 ({found.corrected_variance:.2f} without "
-        f"sampling noise), at which preferences have {modes}."
+        f"{share(outer / total).capitalize()} of all pairs are dominant (below 0.1 or at least 0.9 "
+        f"one way). The scores' variance is {found.variance:.2f} nats^2 "
+        f"({found.corrected_variance:.2f} without sampling noise), at which preferences have "
+        f"{modes}."
     ]
     cycles = found.cycles
     if cycles is not None:

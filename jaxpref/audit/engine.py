@@ -146,7 +146,7 @@ class Engine:
         downhill by more than a third, which for a concave function is a climb.
         """
         for terms in self._terms(counts):
-            found = _climb(terms, self.ridge, scores, tilt, inverse)
+            found = ascend(terms, self.ridge, scores, tilt, inverse)
             if found is not None:
                 return found
         return None
@@ -194,13 +194,14 @@ class Engine:
             return None
 
 
-def _climb(
+def ascend(
     terms: Terms,
     ridge: float,
-    scores: np.ndarray,
-    tilt: np.ndarray | None,
-    inverse: np.ndarray | None,
-) -> np.ndarray | None:
+    scores: Float64[np.ndarray, " items"],
+    tilt: Float64[np.ndarray, " items"] | None = None,
+    inverse: Float64[np.ndarray, "items items"] | None = None,
+) -> Float64[np.ndarray, " items"] | None:
+    """Return where a penalised log-likelihood (plus tilt^T s) is largest, None if not reached."""
     extra = 0.0 if tilt is None else tilt
     solve: Solver | None = None if inverse is None else inverse.__matmul__
     gradient, last, current = terms.gradient(scores), np.inf, False

@@ -171,7 +171,7 @@ class LeaveOut:
             return no_fit_without(kind, left.name, left.comparisons)
         step = self._one_step(engine, left.counts, before)
         old, new = _chances(self.fit, before), _chances(self.fit, scores)
-        a, b = _largest_change(old, new)
+        a, b = largest_change(old, new)
         if old[a, b] < 0.5:
             a, b = b, a
         predicted = predict(self.fit.link, np.array([step[a] - step[b]])).probability
@@ -234,7 +234,7 @@ class LeaveOut:
         )
 
 
-def _largest_change(old: np.ndarray, new: np.ndarray) -> tuple[int, int]:
+def largest_change(old: np.ndarray, new: np.ndarray) -> tuple[int, int]:
     """Return the pair of different items whose prediction changes most."""
     a, b = np.triu_indices(len(old), 1)
     worst = int(np.argmax(np.abs(new - old)[a, b]))

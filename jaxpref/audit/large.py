@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
+from ..fit.base import keep_standard_errors
 from ..fit.likelihood import predict
 from ..fit.result import FitResult
 from .pairs import Progress, pair_table
@@ -48,6 +49,8 @@ def fragile_pairs(fit: FitResult, count: int, *, progress: Progress | None = Non
     """
     edges, size = responses(fit), fit.num_items
     inverse = _inverse(edges, size, fit.ridge)
+    if fit.link.name == "logistic":  # whose observed information is the expected one
+        keep_standard_errors(fit, inverse)
     count = min(count, size * (size - 1) // 2)
     search = _Search(fit, edges, inverse)
     first, second = search.candidates(count)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ..fit.likelihood import predict
+from ..fit.rankings_result import RankingFit
 from ..fit.result import FitResult
 from .engine import Engine
 from .pairs import Progress
@@ -34,15 +35,28 @@ def multiplicity(
     """Return the ranges of some predictions over all models within a loss, in nats, of the best."""
     counts, engine = counts_of(fit), Engine(fit.link, fit.ridge, fit.num_items)
     inverse = engine.point(counts, fit.scores).inverse
+    profile = Profile(engine, counts, fit.scores, loss)
+    return ranges(fit, inverse, profile, pairs, progress)
+
+
+def ranges(
+    fit: FitResult | RankingFit,
+    inverse: Float64[np.ndarray, "items items"],
+    profile: Profile,
+    pairs: Sequence[tuple[int, int]],
+    progress: Progress | None = None,
+) -> Multiplicity:
+    """Return how far near-best models of a fit disagree, given the inverse of its information."""
     a, b = np.triu_indices(fit.num_items, 1)
     own = np.diagonal(inverse)
     margin = fit.scores[a] - fit.scores[b]
+    loss = profile.loss
     reach = np.sqrt(np.maximum(2 * loss * (own[a] + own[b] - 2 * inverse[a, b]), 0.0))
     high = predict(fit.link, margin + reach).probability
     width = high - predict(fit.link, margin - reach).probability
     rows = []
-    for done, (first, second) in enumerate(pairs):
-        rows.append(_range(fit, engine, counts, inverse, (first, second), loss))
+    for done, pair in enumerate(pairs):
+        rows.append(_range(fit, inverse, profile, pair))
         if progress is not None:
             progress(done + 1, len(pairs))
     return Multiplicity(
@@ -54,20 +68,16 @@ def multiplicity(
 
 
 def _range(
-    fit: FitResult,
-    engine: Engine,
-    counts: Counts,
-    inverse: np.ndarray,
+    fit: FitResult | RankingFit,
+    inverse: Float64[np.ndarray, "items items"],
+    profile: Profile,
     pair: tuple[int, int],
-    loss: float,
 ) -> Range:
     first, second = pair
     margin = float(fit.scores[first] - fit.scores[second])
     unit = np.zeros(fit.num_items)
     unit[[first, second]] = 1.0, -1.0
-    direction = inverse @ unit
-    reach = float(np.sqrt(2 * loss * (unit @ direction)))
-    profile = Profile(engine, counts, fit.scores, loss)
+    reach = float(np.sqrt(2 * profile.loss * (unit @ inverse @ unit)))
     ends = [
         margin - reach,
         margin + reach,
@@ -105,7 +115,7 @@ class Profile:
     def __init__(
         self, engine: Engine, counts: Counts, scores: Float64[np.ndarray, " items"], loss: float
     ) -> None:
-        self._engine, self._counts, self._scores, self._loss = engine, counts, scores, loss
+        self._engine, self._counts, self._scores, self.loss = engine, counts, scores, loss
         self._best = self.value(scores)
 
     def value(self, scores: Float64[np.ndarray, " items"]) -> float:
@@ -118,27 +128,33 @@ class Profile:
             total += float(np.sum(wins[played] * np.log(np.maximum(p[played], 1e-320))))
         return total
 
+    def climb(
+        self, scores: Float64[np.ndarray, " items"], tilt: Float64[np.ndarray, " items"]
+    ) -> Float64[np.ndarray, " items"] | None:
+        """Return where the log-likelihood plus tilt^T s is largest, None if it is not reached."""
+        return self._engine.climb(self._counts, scores, tilt)
+
     def extreme(self, unit: Float64[np.ndarray, " items"], reach: float) -> float:
         """Return the largest u^T s within the loss.
 
         `reach` is how far the quadratic approximation says it is from the fit.
         """
         low, high = 0.0, np.inf
-        tilt = 2 * self._loss / reach  # the multiplier, were the likelihood quadratic
+        tilt = 2 * self.loss / reach  # the multiplier, were the likelihood quadratic
         scores = self._scores
         for _ in range(_HALVINGS):
-            found = self._engine.climb(self._counts, scores, tilt * unit)
+            found = self.climb(scores, tilt * unit)
             spent = np.inf if found is None else self._best - self.value(found)
-            if found is not None and spent <= self._loss:
+            if found is not None and spent <= self.loss:
                 low, scores = tilt, found
             else:
                 high = tilt
-            if abs(spent - self._loss) <= max(_TOLERANCE * self._loss, 1e-13 * abs(self._best)):
+            if abs(spent - self.loss) <= max(_TOLERANCE * self.loss, 1e-13 * abs(self._best)):
                 scores = scores if found is None else found
                 break
             if np.isinf(high):
-                tilt = low * max(min(np.sqrt(self._loss / max(spent, 1e-300)), 4.0), 1.01)
+                tilt = low * max(min(np.sqrt(self.loss / max(spent, 1e-300)), 4.0), 1.01)
             else:
-                guess = tilt * np.sqrt(self._loss / spent) if 0 < spent < np.inf else 0.0
+                guess = tilt * np.sqrt(self.loss / spent) if 0 < spent < np.inf else 0.0
                 tilt = guess if low < guess < high else (low + high) / 2
         return float(unit @ scores)

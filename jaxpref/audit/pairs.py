@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Float64, Int
 
 from ..fit._host import item_bucket, pad, pair_bucket
 from ..fit.likelihood import predict
@@ -72,7 +72,7 @@ def pair_table(
     return PairTable(
         item_a=item_a,
         item_b=item_b,
-        comparisons=played(fit)[item_a, item_b],
+        comparisons=played(fit, item_a, item_b),
         probability=prediction.probability,
         low=low,
         high=high,
@@ -85,11 +85,15 @@ def pair_table(
     )
 
 
-def played(fit: FitResult) -> Float64[np.ndarray, "items items"]:
+def played(
+    fit: FitResult, item_a: Int[np.ndarray, " pairs"], item_b: Int[np.ndarray, " pairs"]
+) -> Float64[np.ndarray, " pairs"]:
     """Return how often each two items were compared."""
-    matrix = np.zeros((fit.num_items, fit.num_items))
-    matrix[fit.pairs.item_a, fit.pairs.item_b] = fit.pairs.wins_a + fit.pairs.wins_b
-    return matrix + matrix.T
+    pairs, size = fit.pairs, np.int64(fit.num_items)
+    known = pairs.item_a * size + pairs.item_b  # sorted
+    wanted = np.minimum(item_a, item_b) * size + np.maximum(item_a, item_b)
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[place] == wanted, (pairs.wins_a + pairs.wins_b)[place], 0.0)
 
 
 def name_pairs(fit: FitResult, table: PairTable, top: int) -> tuple[FragilePair, ...]:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from .._checks import (
     ConvergenceError,
@@ -32,19 +32,23 @@ from ..fit import LeaderboardRow, RankingFit, fit_rankings
 from ..fit.likelihood import predict
 from ..links import logistic
 from .flips import REVERSED, Found
+from .groups import largest_change
 from .moves import fewest, fill
+from .multiplicity import ranges
 from .pairs import NORMAL_95, Progress
+from .ranked_terms import RankingProfile, as_table, ranking_gradients
 from .records import (
     Flip,
     Group,
     Groups,
+    Multiplicity,
     RankedPair,
     RankingInfluence,
     RankingMove,
     no_fit_without,
     plain,
 )
-from .summary import about_groups, describe_flip
+from .summary import about_groups, about_multiplicity, describe_flip
 
 NEIGHBOURS, _ROUNDS, _RIVALS, _SHOWN = 5, 5, 3, 8
 _BLOCK = 2**22
@@ -67,6 +71,8 @@ class RankingAudit(eqx.Module):
         Raters left out one at a time, where they are known.
     flips : tuple of Flip
         The fewest rankings found whose loss overturns the winner, the top k, and neighbours.
+    multiplicity : Multiplicity or None
+        What near-best models predict.
     summary : tuple of str
         The findings in sentences.
     """
@@ -77,20 +83,14 @@ class RankingAudit(eqx.Module):
     influences: tuple[RankingInfluence, ...]
     groups: tuple[Groups, ...]
     flips: tuple[Flip, ...]
+    multiplicity: Multiplicity | None
     summary: tuple[str, ...] = eqx.field(static=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the audit ready for JSON."""
         names = ("summary", "leaderboard", "pairs", "influences", "groups", "flips")
+        names += ("multiplicity",)
         return {name: plain(getattr(self, name)) for name in names}
-
-
-class _Table(NamedTuple):
-    """Rankings as a rectangle: entry (r, m) is ranking r's item in place m, 0 beyond its end."""
-
-    item: Int64[np.ndarray, "rankings places"]
-    length: Int64[np.ndarray, " rankings"]
-    stages: Int64[np.ndarray, " rankings"]
 
 
 def audit_rankings(
@@ -100,11 +100,15 @@ def audit_rankings(
     k: int | None,
     flips: bool,
     groups: bool,
+    loss: float | None,
     limit: float | int | None,
     flip_pairs: Sequence[tuple[str, str]],
     progress: Progress | None,
 ) -> RankingAudit:
-    """Return the audit of a fit of rankings; see :func:`jaxpref.audit.audit`."""
+    """Return the audit of a fit of rankings; see :func:`jaxpref.audit.audit`.
+
+    `loss` is None where near-best models are not asked for.
+    """
     _require_plain(fit)
     count = check_count("top", top, at_least=0)
     best = _check_k(k, fit.num_items)
@@ -113,7 +117,11 @@ def audit_rankings(
     work = Influences(fit)
     found = _flips(work, best, limit, flip_pairs, progress) if flips else ()
     raters = _raters(work, best, count, progress) if groups else ()
+    near = None if loss is None else _multiplicity(work, loss, flip_pairs, progress)
     summary = [describe_flip(flip) for flip in found if flip.question != "pair"]
+    summary += [about_groups(each) for each in raters]
+    if near is not None:
+        summary.append(about_multiplicity(near))
     return RankingAudit(
         items=fit.items,
         leaderboard=tuple(fit.to_rows()),
@@ -121,7 +129,8 @@ def audit_rankings(
         influences=work.strongest(min(count, _SHOWN)),
         groups=raters,
         flips=found,
-        summary=tuple(summary + [about_groups(each) for each in raters]),
+        multiplicity=near,
+        summary=tuple(summary),
     )
 
 
@@ -149,33 +158,6 @@ def _check_k(k: int | None, num_items: int) -> int:
     return count
 
 
-def ranking_gradients(
-    table: _Table, scores: Float64[np.ndarray, " items"]
-) -> Float64[np.ndarray, "rankings places"]:
-    """Return the derivative of each ranking's log-likelihood by the scores of its items.
-
-    The item chosen at a stage gains 1 minus its probability there, those it was chosen over lose
-    theirs.
-
-    >>> table = _Table(np.array([[0, 1]]), np.array([2]), np.array([2]))
-    >>> ranking_gradients(table, np.zeros(2)).tolist()
-    [[0.5, -0.5]]
-    """
-    places = np.arange(table.item.shape[1])
-    listed = places < table.length[:, None]
-    value = np.where(listed, scores[table.item], -np.inf)
-    gradient = np.zeros(table.item.shape)
-    for stage in range(table.item.shape[1]):
-        active = (stage < table.stages) & (stage < table.length)
-        rest = np.where(active[:, None] & (places >= stage), value, -np.inf)
-        top = np.max(rest, axis=1, keepdims=True)
-        share = np.exp(rest - np.where(np.isfinite(top), top, 0.0))
-        total = share.sum(axis=1, keepdims=True)
-        gradient -= np.divide(share, total, out=np.zeros_like(share), where=total > 0)
-        gradient[:, stage] += active
-    return gradient
-
-
 class Influences:
     """What each ranking does to the scores of a fit, and refits without some.
 
@@ -187,13 +169,8 @@ class Influences:
 
     def __init__(self, fit: RankingFit) -> None:
         self.fit, self.rankings = fit, fit.rankings
-        item, _, start, listed = fit.rankings.entries()
-        length = np.diff(start)
-        place = np.arange(len(item)) - np.repeat(start[:-1], length)
-        owner = np.repeat(np.arange(len(length)), length)
-        wide = np.zeros((len(length), int(length.max(initial=1))), np.int64)
-        wide[owner, place] = item
-        self.table = _Table(wide, length.astype(np.int64), listed.astype(np.int64))
+        self.table, self.inverse = as_table(fit.rankings), fit.covariance()
+        self._gradient = ranking_gradients(self.table, fit.scores)
         self.refits = 0
 
     def refit(self, weight: Float64[np.ndarray, " rankings"]) -> RankingFit | None:
@@ -207,18 +184,20 @@ class Influences:
 
     def gains(self, fit: RankingFit, ahead: int, behind: int) -> Float64[np.ndarray, "1 rankings"]:
         """Return how much one unit of weight of each ranking holds up s_ahead - s_behind."""
-        inverse = fit.covariance()
+        inverse, gradient = self.inverse, self._gradient
+        if fit is not self.fit:
+            inverse = fit.covariance()
+            gradient = ranking_gradients(self.table, fit.scores)
         pull = inverse[ahead] - inverse[behind]
-        gradient = ranking_gradients(self.table, fit.scores)
         return np.sum(gradient * pull[self.table.item], axis=1)[None]
 
     def responses(self) -> Float64[np.ndarray, "rankings items"]:
         """Return ds/dw_r of every ranking."""
-        gradient = ranking_gradients(self.table, self.fit.scores)
+        gradient = self._gradient
         dense = np.zeros((len(gradient), self.fit.num_items))
         rows = np.repeat(np.arange(len(gradient)), gradient.shape[1])
         np.add.at(dense, (rows, self.table.item.ravel()), gradient.ravel())
-        return dense @ self.fit.covariance()
+        return dense @ self.inverse
 
     def fragile(self, top: int) -> tuple[RankedPair, ...]:
         """Return the pairs whose prediction moves most with the weight of one ranking."""
@@ -235,8 +214,7 @@ class Influences:
             ranking[here] = np.argmax(np.abs(row), axis=1)
             largest[here] = row[np.arange(len(row)), ranking[here]]
             l2[here], l1[here] = np.sqrt((row**2).sum(axis=1)), np.abs(row).sum(axis=1)
-        matrix = self.fit.covariance()
-        own = np.diagonal(matrix)
+        matrix, own = self.inverse, np.diagonal(self.inverse)
         reach = NORMAL_95 * np.sqrt(np.maximum(own[a] + own[b] - 2 * matrix[a, b], 0.0))
         chances = [
             predict(logistic, at).probability for at in (margin, margin - reach, margin + reach)
@@ -248,6 +226,7 @@ class Influences:
                 *(float(column[n]) for column in chances),
                 derivative=float(largest[n]),
                 ranking=int(ranking[n]),
+                text=self.text(int(ranking[n])),
                 worst_l2=float(l2[n]),
                 worst_linf=float(l1[n]),
             )
@@ -267,7 +246,8 @@ class Influences:
         margin = self.fit.scores[:, None] - self.fit.scores
         chance = predict(logistic, margin.ravel())
         move = chance.density.reshape(margin.shape) * (response[:, None] - response)
-        a, b = np.unravel_index(int(np.argmax(move)), move.shape)
+        a, b = largest_change(np.zeros_like(move), move)
+        a, b = (a, b) if move[a, b] >= 0 else (b, a)
         without = self.rankings.weight.copy()
         without[ranking] = 0.0
         again = self.refit(without)
@@ -359,6 +339,21 @@ def _better(
     if margin < REVERSED and (best is None or count < best.count):
         best = Found("confirmed", taken, count, margin, None)
     return best, margin
+
+
+def _multiplicity(
+    work: Influences,
+    loss: float,
+    pairs: Sequence[tuple[str, str]],
+    progress: Progress | None,
+) -> Multiplicity:
+    """Return how far near-best models disagree on the first neighbours and given pairs."""
+    fit = work.fit
+    order = [int(item) for item in np.argsort(-fit.scores, kind="stable")]
+    asked = [(fit.index(a), fit.index(b)) for a, b in pairs]
+    asked += zip(order[:NEIGHBOURS], order[1 : NEIGHBOURS + 1], strict=False)
+    profile = RankingProfile(fit, work.inverse, loss)
+    return ranges(fit, work.inverse, profile, asked, progress)
 
 
 def _flips(
@@ -460,9 +455,11 @@ def _group(fit: RankingFit, again: RankingFit | None, name: str, weight: float, 
     if again is None:
         return no_fit_without("rater", (name,), weight)
     old, new = (each.scores[:, None] - each.scores for each in (fit, again))
-    before, after = (predict(logistic, at.ravel()).probability for at in (old, new))
-    where = int(np.argmax(after - before))
-    a, b = np.unravel_index(where, old.shape)
+    before, after = (
+        predict(logistic, at.ravel()).probability.reshape(at.shape) for at in (old, new)
+    )
+    a, b = largest_change(before, after)
+    a, b = (a, b) if after[a, b] >= before[a, b] else (b, a)
     was, now = set(fit.rank()[:k]), set(again.rank()[:k])
     places = {item: place for place, item in enumerate(again.rank())}
     jumps = [abs(places[item] - place) for place, item in enumerate(fit.rank())]
@@ -473,8 +470,8 @@ def _group(fit: RankingFit, again: RankingFit | None, name: str, weight: float, 
         status="refitted",
         item_a=fit.items[a],
         item_b=fit.items[b],
-        before=float(before[where]),
-        after=float(after[where]),
+        before=float(before[a, b]),
+        after=float(after[a, b]),
         predicted_after=None,
         winner=again.rank()[0],
         top_k_entered=tuple(sorted(now - was)),

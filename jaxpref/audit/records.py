@@ -517,7 +517,11 @@ class RankingInfluence(NamedTuple):
 
 
 class RankedPair(NamedTuple):
-    """A pair of a fit of rankings: prediction, interval, and the ranking it depends on most."""
+    """A pair of a fit of rankings: prediction, interval, and the ranking it depends on most.
+
+    `derivative` is dp_ab / d weight of that ranking, number `ranking` (from 0), which reads `text`;
+    `worst_l2` and `worst_linf` are for all weights moving together, as in PairTable.
+    """
 
     item_a: str
     item_b: str
@@ -526,5 +530,6 @@ class RankedPair(NamedTuple):
     high: float
     derivative: float
     ranking: int
+    text: str
     worst_l2: float
     worst_linf: float

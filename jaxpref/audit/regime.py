@@ -9,6 +9,7 @@ import numpy as np
 from ..fit.likelihood import predict
 from ..fit.result import FitResult
 from .unseen import UnseenPairs
+from .wording import share
 
 DOMINANCE_EPSILON = 0.1
 """A probability is dominant below this or from 1 minus this on: the outer bins of Table C2."""
@@ -101,7 +102,7 @@ def _sentence(regime: Regime) -> str:
     parts = [
         _MEANING[regime.kind],
         f"{regime.num_items} items, {regime.num_edges:,} of {total:,} pairs compared (mean degree "
-        f"{regime.mean_degree:.1f}), {regime.share_dominant:.0%} of them dominant (fitted "
+        f"{regime.mean_degree:.1f}), {share(regime.share_dominant)} of them dominant (fitted "
         f"probability below {regime.dominance_epsilon:g} or at least "
         f"{1 - regime.dominance_epsilon:g}).",
     ]
@@ -112,8 +113,8 @@ def _sentence(regime: Regime) -> str:
         )
     if regime.share_above_one is not None:
         parts.append(
-            f"Of the {regime.num_unseen:,} unseen predictions, {regime.share_above_one:.0%} would "
-            "move by more than an observed fraction they rest on does (sensitivity above 1); the "
-            f"largest sensitivity is {regime.largest_sensitivity:.3g}."
+            f"Of the {regime.num_unseen:,} unseen predictions, {share(regime.share_above_one)} "
+            "would move by more than an observed fraction they rest on does (sensitivity above 1); "
+            f"the largest sensitivity is {regime.largest_sensitivity:.3g}."
         )
     return " ".join(parts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .records import Flip, Groups
+from .records import Flip, Groups, Multiplicity
+from .wording import count, nats, share
 
 if TYPE_CHECKING:
     from .report import AuditReport
@@ -33,28 +34,13 @@ def summarise(report: AuditReport) -> tuple[str, ...]:
     if report.dominance is not None:
         sentences.append(report.dominance.sentence)
     if report.multiplicity is not None:
-        near = report.multiplicity
-        sentences.append(
-            f"Models within {near.loss:g} nats of the best log-likelihood can reverse "
-            f"{near.share_reversible:.0%} of all pairs and move a prediction over a range of up to "
-            f"{100 * near.largest_width:.0f} points."
-        )
+        sentences.append(about_multiplicity(report.multiplicity))
     if report.links is not None:
         sentences.append(
             f"{report.links.share_surviving:.1%} of all pairs are ordered alike under every link "
             "fitted."
         )
     return tuple(sentences + _about_collecting(report))
-
-
-def count(number: float | int, noun: str = "comparison") -> str:
-    """Write a count with its noun.
-
-    >>> count(1.0), count(1234.0)
-    ('1 comparison', '1,234 comparisons')
-    """
-    text = f"{number:,.0f}" if float(number).is_integer() else f"{number:,.6g}"
-    return f"{text} {noun}{'' if number == 1 else 's'}"
 
 
 def describe_flip(flip: Flip) -> str:
@@ -71,8 +57,8 @@ def describe_flip(flip: Flip) -> str:
             "not_found": "no way was found within the limit",
         }[flip.status]
         return f"By {_DONE[flip.budget]} {noun}s it does not happen that {what}: {reason}."
-    done, share = _DONE[flip.budget], 100 * flip.share
-    return f"After {done} {count(flip.comparisons, noun)} ({share:.2g}%), {what}."
+    done, part = _DONE[flip.budget], 100 * flip.share
+    return f"After {done} {count(flip.comparisons, noun)} ({part:.2g}%), {what}."
 
 
 def _about_flips(flips: Sequence[Flip]) -> list[str]:
@@ -121,8 +107,8 @@ def _about_leverage(report: AuditReport) -> list[str]:
     else:
         kind = "redundant, if dominant" if dominant else "redundant"
     return [
-        f"The data are {kind}: an observed pair decides {mean:.0%} of its own fitted margin on "
-        f"average, and at most {most.leverage:.0%} ({most.item_a!r} with {most.item_b!r})."
+        f"The data are {kind}: an observed pair decides {share(mean)} of its own fitted margin on "
+        f"average, and at most {share(most.leverage)} ({most.item_a!r} with {most.item_b!r})."
     ]
 
 
@@ -131,6 +117,15 @@ def about_groups(groups: Groups) -> str:
     size = f"{count(groups.num, groups.kind)} left out one at a time"
     verb = f"{groups.changing_winner} change the best item and {groups.changing_top_k} the top"
     return f"Of {size}, {verb} {groups.k}."
+
+
+def about_multiplicity(near: Multiplicity) -> str:
+    """Return how far near-best models disagree."""
+    return (
+        f"Models within {nats(near.loss)} of the best log-likelihood can reverse "
+        f"{share(near.share_reversible)} of all pairs and move a prediction over a range of up to "
+        f"{100 * near.largest_width:.0f} points."
+    )
 
 
 def _about_collecting(report: AuditReport) -> list[str]:

@@ -11,7 +11,7 @@ refit stays in the processor's cache.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -171,7 +171,19 @@ class ListedTerms:
         return laplacian(self._counts.item_a, self._counts.item_b, self._weight, self._size)
 
 
-Terms = MatrixTerms | ListedTerms
+@runtime_checkable
+class Terms(Protocol):
+    """A penalised log-likelihood of scores."""
+
+    def gradient(
+        self, scores: Float64[np.ndarray, " items"]
+    ) -> Float64[np.ndarray, " items"] | None:
+        """Return the penalised gradient, None where it cannot be had."""
+        ...
+
+    def information(self) -> Float64[np.ndarray, "items items"]:
+        """Return the observed information where the gradient was asked for, to be written to."""
+        ...
 
 
 def wins_matrix(counts: Counts, size: int) -> Float64[np.ndarray, "items items"]:

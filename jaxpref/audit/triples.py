@@ -80,20 +80,25 @@ def check_thresholds(thresholds: Sequence[float | int]) -> tuple[float, ...]:
 
 
 @eqx.filter_jit
-def log_densities(link: Link, scores: Float64[Array, " items"]) -> Float64[Array, "items items"]:
-    """Return log g'(s_i - s_j) for every pair of items."""
-    return link.log_density(scores[:, None] - scores[None, :])
+def log_densities(
+    link: Link, rows: Float64[Array, " rows"], scores: Float64[Array, " items"]
+) -> Float64[Array, "rows items"]:
+    """Return log g'(s_i - s_j) for some items and every item."""
+    return link.log_density(rows[:, None] - scores[None, :])
 
 
 @jax.jit
 def most_sensitive_triples(
-    log_density: Float64[Array, "items items"],
-    adjacent: Bool[Array, "items items"],
+    log_density: Float64[Array, "rows items"],
+    adjacent: Bool[Array, "rows items"],
     log_thresholds: Float64[Array, " thresholds"],
-    pair_i: Int[Array, " pairs"],
-    pair_j: Int[Array, " pairs"],
+    row_i: Int[Array, " pairs"],
+    row_j: Int[Array, " pairs"],
+    item_j: Int[Array, " pairs"],
 ) -> tuple[Int[Array, " pairs"], Int[Array, " pairs"], Int[Array, "pairs thresholds"]]:
     """Return, per pair, the intermediate of the most sensitive triple, and counts of triples.
+
+    Pairs are given by the rows of their items, and by the second item itself.
 
     Returns
     -------
@@ -104,13 +109,13 @@ def most_sensitive_triples(
     inside : (pairs, thresholds)
         Number of them whose larger sensitivity exceeds each threshold.
     """
-    places = jnp.arange(adjacent.shape[0], dtype=jnp.int32)
+    places = jnp.arange(adjacent.shape[1], dtype=jnp.int32)
 
-    def one(pair: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        i, j = pair
+    def one(pair: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        i, j, second = pair
         common = adjacent[i] & adjacent[j]
         flattest = jnp.minimum(log_density[i], log_density[j])
-        larger = jnp.where(common, log_density[i, j] - flattest, -jnp.inf)
+        larger = jnp.where(common, log_density[i, second] - flattest, -jnp.inf)
         # A difference of 1e-12 is rounding: the first of equals, so that no machine's answer
         # differs from another's.
         first = common & (larger >= jnp.max(larger) - 1e-12)
@@ -119,7 +124,7 @@ def most_sensitive_triples(
         inside = jnp.sum(larger[None, :] > log_thresholds[:, None], axis=1, dtype=jnp.int32)
         return middle, jnp.sum(common, dtype=jnp.int32), inside
 
-    return jax.lax.map(one, (pair_i, pair_j))
+    return jax.lax.map(one, (row_i, row_j, item_j))
 
 
 def describe_triples(

@@ -52,19 +52,19 @@ def adjacency(fit: FitResult) -> Bool[np.ndarray, "items items"]:
     """Return which items were compared with which."""
     matrix = np.zeros((fit.num_items, fit.num_items), bool)
     matrix[fit.pairs.item_a, fit.pairs.item_b] = True
-    return matrix | matrix.T
+    matrix[fit.pairs.item_b, fit.pairs.item_a] = True
+    return matrix
 
 
 def scan_unseen(
     fit: FitResult, table: PairTable, thresholds: tuple[float, ...], chunk: int
 ) -> tuple[UnseenPairs, TripleCounts]:
     """Return the unseen pairs of a table with their triples. Needs 64 bits."""
-    adjacent = adjacency(fit)
     keep = np.flatnonzero(~table.seen)
     item_a, item_b = table.item_a[keep], table.item_b[keep]
     middle, num_triples = np.full(len(keep), -1, np.int32), np.zeros(len(keep), np.int32)
     inside = np.zeros(len(thresholds), np.int64)
-    triples = _TripleScan(fit, adjacent, thresholds)
+    triples = _TripleScan(fit, np.union1d(item_a, item_b), thresholds)
     for start in range(0, len(keep), chunk):
         where = slice(start, start + chunk)
         middle[where], num_triples[where], added = triples.scan(item_a[where], item_b[where])
@@ -83,18 +83,22 @@ def scan_unseen(
 
 
 class _TripleScan:
-    """The triple view, with what all pairs share worked out once."""
+    """The triple view, with what all pairs share worked out once: rows of the items in them."""
 
     def __init__(
         self,
         fit: FitResult,
-        adjacent: Bool[np.ndarray, "items items"],
+        rows: Int32[np.ndarray, " rows"],
         thresholds: tuple[float, ...],
     ) -> None:
-        size = item_bucket(fit.num_items)
-        spare = size - fit.num_items
-        self._log_density = log_densities(fit.link, jnp.asarray(pad(fit.scores, size)))
-        self._adjacent = jnp.asarray(np.pad(adjacent, (0, spare)))
+        size, height = item_bucket(fit.num_items), item_bucket(max(len(rows), 1))
+        self._place = np.zeros(fit.num_items, np.int32)
+        self._place[rows] = np.arange(len(rows), dtype=np.int32)
+        scores = jnp.asarray(pad(fit.scores, size))
+        here = jnp.asarray(pad(fit.scores[rows], height))
+        self._log_density = log_densities(fit.link, here, scores)
+        spare = (0, height - len(rows)), (0, size - fit.num_items)
+        self._adjacent = jnp.asarray(np.pad(adjacency(fit)[rows], spare))
         self._log_thresholds = jnp.asarray(np.log(np.asarray(thresholds, np.float64)))
 
     def scan(
@@ -106,7 +110,8 @@ class _TripleScan:
             self._log_density,
             self._adjacent,
             self._log_thresholds,
-            jnp.asarray(pad(item_a, length)),
+            jnp.asarray(pad(self._place[item_a], length)),
+            jnp.asarray(pad(self._place[item_b], length)),
             jnp.asarray(pad(item_b, length)),
         )
         counts = np.asarray(inside)[:count].sum(axis=0, dtype=np.int64)

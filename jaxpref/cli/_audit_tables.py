@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..audit.wording import nats
 from ..report.numbers import amount, percent, significant
 from ..report.tables import Column, Table
 
@@ -45,12 +46,17 @@ def ranking_tables(report: RankingAudit, top: int) -> list[Table]:
         )
         for row in report.influences[:top]
     )
-    found = [_flips(report.flips), Table("The rankings that move most", columns, rows)]
+    found = [
+        _flips(report.flips, "rankings to drop"),
+        Table("The rankings that move most", columns, rows),
+    ]
     found += [_groups(each, top) for each in report.groups]
+    if report.multiplicity is not None:
+        found.append(_ranges(report.multiplicity))
     return [table for table in found if table.rows]
 
 
-def _flips(flips: tuple[Flip, ...]) -> Table:
+def _flips(flips: tuple[Flip, ...], done: str = "comparisons to drop, add or change") -> Table:
     """Return one row for each conclusion, with its budgets side by side."""
     grouped: dict[tuple[str, str], dict[str, Flip]] = {}
     for flip in flips:
@@ -73,7 +79,7 @@ def _flips(flips: tuple[Flip, ...]) -> Table:
             Column("the cheapest way", fold=True),
         ),
         tuple(rows),
-        "comparisons to drop, add or change until a refit says otherwise, each confirmed by one.",
+        f"{done} until a refit says otherwise, each confirmed by one.",
     )
 
 
@@ -142,6 +148,9 @@ def _groups(groups: Groups, top: int) -> Table:
         if row.before is None or row.after is None:
             rows.append((row.name[0], amount(row.comparisons), "no finite fit is left", "", ""))
             continue
+        if row.before == row.after:
+            rows.append((row.name[0], amount(row.comparisons), "nothing moves", "", "same"))
+            continue
         change = ", ".join(f"-{name}" for name in row.top_k_left)
         rows.append(
             (
@@ -169,7 +178,7 @@ def _groups(groups: Groups, top: int) -> Table:
 
 def _ranges(found: Multiplicity) -> Table:
     return Table(
-        f"What models within {found.loss:g} nats of the best predict",
+        f"What models within {nats(found.loss)} of the best predict",
         (
             Column("prediction", fold=True),
             Column("chance", "right"),

@@ -22,7 +22,9 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
-    from ..audit import AuditReport
+    from ..audit import AuditReport, RankingAudit
+    from ..data import Rankings
+    from ..fit import RankingFit
     from ..report.one_vote import OneVote
 
 _SHOWN = 5
@@ -218,11 +220,8 @@ def _audit_rankings(
     from ..fit import fit_rankings
     from ._audit_tables import ranking_tables
 
-    if any(targets):
-        raise InputError(
-            "--rankings: expected no --out, --plot, --report or --markdown, which are for "
-            "comparisons; --json prints everything there is"
-        )
+    if targets.plot is not None:
+        raise InputError("--rankings: expected no --plot, which is for comparisons; see --report")
     use_float64()
     fitting.check()
     chosen = fitting.choose(ranked.read(file, reading))
@@ -230,17 +229,48 @@ def _audit_rankings(
         fit = fit_rankings(chosen, ridge=fitting.ridge, max_steps=fitting.max_steps)
     wanted = {
         name: options[name]
-        for name in ("top", "k", "flips", "groups", "limit", "flip_pairs")
+        for name in ("top", "k", "flips", "groups", "limit", "flip_pairs", "loss")
         if name in options
     }
     with _terminal.progress("Auditing") as move:
         report = audit_fit(fit, progress=move, **wanted)
+    content = {"command": "audit", "fit": fit.to_dict(), "audit": report.to_dict()}
+    _write_rankings(targets, file, chosen, fit, report, content)
     if json:
-        _terminal.show_json({"command": "audit", "fit": fit.to_dict(), "audit": report.to_dict()})
+        _terminal.show_json(content)
         return
     for sentence in report.summary:
         _terminal.say(f"* {sentence}")
     _terminal.show(*ranking_tables(report, _SHOWN))
+    for path in targets.written():
+        _terminal.say(f"Written: {path}")
+
+
+def _write_rankings(
+    targets: Targets,
+    file: Path,
+    data: Rankings,
+    fit: RankingFit,
+    report: RankingAudit,
+    content: dict[str, Any],
+) -> None:
+    from ..report import write_json, write_text
+    from ..report.tables import escape_markdown
+    from ._audit_tables import ranking_tables
+
+    title = f"Audit of {file.name}"
+    if targets.page is not None:
+        from ..report.html import write_html
+
+        facts = _facts(f"{file.name}: {len(data.weight):,} rankings of {data.num_items:,} items")
+        write_html(targets.page, fit, report, title=title, facts=facts)
+    if targets.json is not None:
+        write_json(targets.json, content)
+    if targets.markdown is not None:
+        found = [f"* {escape_markdown(sentence)}" for sentence in report.summary]
+        tables = [table.to_markdown() for table in ranking_tables(report, len(report.pairs))]
+        parts = [f"# {escape_markdown(title)}", "\n".join(found), *tables]
+        write_text(targets.markdown, "\n\n".join(parts) + "\n")
 
 
 def _limit(limit: float | None) -> float | None:
@@ -363,9 +393,13 @@ def _without_folder(word: str) -> str:
 
 def page_facts(fitted: Fitted) -> dict[str, str]:
     """Return what the page says of the data, the options given, and the day."""
+    return _facts(fitted.describe())
+
+
+def _facts(data: str) -> dict[str, str]:
     from datetime import date
 
-    facts = {"Data": fitted.describe()}
+    facts = {"Data": data}
     if sys.argv[1:2] == ["audit"]:
         facts["Command"] = " ".join(["jaxpref", *map(_without_folder, sys.argv[1:])])
     return facts | {"Date": f"{date.today():%d %B %Y}"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError
+from .._checks import InputError, reason_of
 
 
 def to_json(content: Any, *, indent: int | None = 2) -> str:
@@ -92,7 +92,7 @@ def check_folder(option: str, path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "it is a file" if path.is_file() else _reason(error)
+        reason = "it is a file" if path.is_file() else reason_of(error)
         raise InputError(f"{option}: cannot make the folder {path}: {reason}") from None
     if not os.access(path, os.W_OK):
         raise InputError(f"{option}: no permission to write to {path}")
@@ -128,11 +128,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
         write(part)
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {_reason(error)}") from None
+        raise InputError(f"cannot write {path}: {reason_of(error)}") from None
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

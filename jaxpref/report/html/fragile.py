@@ -190,14 +190,16 @@ def groups(context: Context) -> Section | None:
         return None
     order = ("rater", "item", "edge")
     parts = [
-        _group_table(kind) for kind in sorted(found, key=lambda g: order.index(g.kind)) if kind.rows
+        _group_table(kind, context.noun)
+        for kind in sorted(found, key=lambda g: order.index(g.kind))
+        if kind.rows
     ]
     return (
         Section("groups", "Left out", "What if one were left out", join(parts)) if parts else None
     )
 
 
-def _group_table(found: Groups) -> Markup:
+def _group_table(found: Groups, counted: str) -> Markup:
     noun = _KINDS[found.kind]
     said = (
         f"Each {noun} left out in turn ({found.num:,} of them, {found.num_refitted:,} by "
@@ -206,7 +208,7 @@ def _group_table(found: Groups) -> Markup:
     )
     headings = [
         Heading(f"Left out: {noun}", number=False),
-        Heading("Comparisons", hint="How many go with it"),
+        Heading(f"{counted.capitalize()}s", hint="How many go with it"),
         Heading(
             "Moves most", number=False, hint="The prediction that moves most, of those that remain"
         ),

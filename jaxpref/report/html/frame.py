@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...audit import AuditReport
-from ...fit import FitResult
 from ..one_vote import OneVote
 from .elements import Content, Markup, tag
 
 
 class Context(NamedTuple):
-    """A fit, its audit, and what is known about where they come from."""
+    """A fit, its audit, and what is known about where they come from.
 
-    fit: FitResult
-    report: AuditReport
+    A FitResult with its AuditReport, or a RankingFit with its RankingAudit.
+    """
+
+    fit: Any
+    report: Any
     title: str
     votes: Sequence[OneVote]
     facts: Mapping[str, str]
+
+    @property
+    def noun(self) -> str:
+        """What was counted: a "comparison" or a "ranking"."""
+        return "ranking" if hasattr(self.fit, "rankings") else "comparison"
 
     def found(self, name: str) -> Any:
         """Return a part of the audit, or None where it was not asked for or does not apply."""

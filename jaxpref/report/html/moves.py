@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...audit.wording import nats
 from . import values
 from .elements import Content, Markup, item, join, tag
 from .frame import Context, Section, paragraph
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
 BUDGETS = ("drop", "add", "change")
 _HINTS = {
-    "drop": "Fewest comparisons to leave out",
-    "add": "Fewest comparisons to add",
-    "change": "Fewest comparisons whose outcome to change",
+    "drop": "Fewest {}s to leave out",
+    "add": "Fewest {}s to add",
+    "change": "Fewest {}s whose outcome to change",
 }
+_DONE = {"drop": "loss", "add": "arrival", "change": "change of outcome"}
 MOVES_SHOWN = 6
 NO_GAIN = "about 0"
 
@@ -35,21 +37,27 @@ def flips(context: Context) -> Section | None:
         if flip.question == "pair":
             key = (flip.question, f"{flip.ahead}\0{flip.behind}", flip.k)
         grouped.setdefault(key, {})[flip.budget] = flip
+    noun = context.noun
     headings = [
         Heading("Conclusion", number=False),
-        *(Heading(name.capitalize(), hint=_HINTS[name]) for name in budgets),
+        *(Heading(name.capitalize(), hint=_HINTS[name].format(noun)) for name in budgets),
         Heading("Lead", hint="Margin of the one ahead now"),
     ]
     cells = [_flip_cells(by_budget, budgets) for by_budget in grouped.values()]
     said = (
-        "The fewest comparisons found whose loss, arrival or change of outcome overturns a "
-        "conclusion. Every number is confirmed by fitting again: with these moves the order is "
-        "reversed, and with one comparison fewer it is not. Open a number to see which comparisons "
-        "they are."
+        f"The fewest {noun}s found whose {_loss(budgets)} overturns a conclusion. Every "
+        "number is confirmed by fitting again: with these moves the order is reversed, and with "
+        f"one {noun} fewer it is not. Open a number to see which {noun}s they are."
     )
-    table = grid("Comparisons that overturn a conclusion", headings, cells, shown=16)
+    table = grid(f"{noun.capitalize()}s that overturn a conclusion", headings, cells, shown=16)
     content = join(paragraph(said), table)
-    return Section("flips", "Flips", "How few comparisons would flip it", content)
+    return Section("flips", "Flips", f"How few {noun}s would flip it", content)
+
+
+def _loss(budgets: Sequence[str]) -> str:
+    """Return what is done to comparisons, in words."""
+    done = [_DONE[name] for name in budgets]
+    return " or ".join(filter(None, (", ".join(done[:-1]), done[-1])))
 
 
 def _flip_cells(by_budget: dict[str, Flip], budgets: Sequence[str]) -> list[Cell]:
@@ -183,7 +191,7 @@ def multiplicity(context: Context) -> Section | None:
     if found is None or not found.rows:
         return None
     said = (
-        f"Models within {found.loss:g} nats of the best log-likelihood fit almost as well. Among "
+        f"Models within {nats(found.loss)} of the best log-likelihood fit almost as well. Among "
         f"them {values.share(found.share_reversible)} of all pairs can be ordered either way, and "
         f"a prediction can range over up to {100 * found.largest_width:.0f} points."
     )

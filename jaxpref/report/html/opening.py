@@ -17,6 +17,10 @@ from .grids import Cell, Heading, grid, name_cell, number_cell
 NORMAL_95 = 1.959963984540054
 MOST_ROWS = 500
 BAR, HALF = 160.0, 7.0
+_WINS = {
+    "comparison": "Out of all its comparisons; a tie may count as half a win",
+    "ranking": "Items ranked below it, out of all those ranked with it",
+}
 
 
 def summary(context: Context) -> Section:
@@ -39,20 +43,20 @@ def summary(context: Context) -> Section:
 def _tiles(context: Context) -> Markup:
     """Return the figures that say most."""
     report = context.report
-    tiles = [_winner_tile(context), _flip_tile(context)]
+    tiles = [winner_tile(context), flip_tile(context)]
     largest = report.regime.largest_sensitivity
     if largest is not None:
         says = "points the most fragile unseen prediction moves, per point on one compared pair"
-        tiles.append(_tile(values.plain(largest), says))
+        tiles.append(tile(values.plain(largest), says))
     cut = context.found("cut")
     if cut is not None:
         tiles.append(
-            _tile(values.count(cut.comparisons), "comparisons whose loss leaves no finite fit")
+            tile(values.count(cut.comparisons), "comparisons whose loss leaves no finite fit")
         )
     regime = report.regime
     pairs = regime.num_edges + regime.num_unseen
     tiles.append(
-        _tile(
+        tile(
             values.share(regime.num_edges / pairs) if pairs else "–",
             f"of {pairs:,} pairs were compared, in {amount(regime.num_comparisons, 'comparison')}",
         )
@@ -60,11 +64,12 @@ def _tiles(context: Context) -> Markup:
     return tag("ul", [tile for tile in tiles if tile], class_="tiles")
 
 
-def _winner_tile(context: Context) -> Markup:
-    return _tile(item(context.fit.rank()[0]), f"leads {context.fit.num_items:,} items")
+def winner_tile(context: Context) -> Markup:
+    """Return who leads."""
+    return tile(item(context.fit.rank()[0]), f"leads {context.fit.num_items:,} items")
 
 
-def _flip_tile(context: Context) -> Markup | None:
+def flip_tile(context: Context) -> Markup | None:
     """Return the fewest comparisons that unseat the winner, by whichever budget."""
     flips = [
         flip
@@ -75,13 +80,14 @@ def _flip_tile(context: Context) -> Markup | None:
         return None
     best = min(flips, key=lambda flip: flip.comparisons)
     done = {"drop": "dropped", "add": "added", "change": "changed"}[best.budget]
-    noun = "comparison" if best.comparisons == 1 else "comparisons"
-    return _tile(
+    noun = context.noun if best.comparisons == 1 else f"{context.noun}s"
+    return tile(
         values.count(best.comparisons), f"{noun} {done} would unseat it (confirmed by refit)"
     )
 
 
-def _tile(value: str | Markup, says: str) -> Markup:
+def tile(value: str | Markup, says: str) -> Markup:
+    """Return a figure with what it says."""
     return tag("li", tag("strong", value), tag("span", says))
 
 
@@ -99,8 +105,8 @@ def leaderboard(context: Context) -> Section:
         Heading("Score", hint=f"In {unit}; scores sum to 0"),
         Heading("95% interval", number=False, hint="Score ± 1.96 standard errors; the line is 0"),
         Heading("Beats the next", hint="Predicted chance against the item one rank below"),
-        Heading("Wins", hint="Out of all its comparisons; a tie may count as half a win"),
-        Heading("Share won", hint="Wins over comparisons"),
+        Heading("Wins", hint=_WINS[context.noun]),
+        Heading("Share won", hint="Wins over what they are out of"),
     ]
     chances = _against_next(context, shown)
     scale = _scale(shown)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ...audit import AuditReport
-from ...fit import FitResult
+from ...audit import AuditReport, RankingAudit
+from ...fit import FitResult, RankingFit
 from ..files import check_target, write_text
 from ..one_vote import OneVote
-from . import closing, fragile, moves, opening
+from . import closing, fragile, moves, opening, ranked
 from .elements import Markup, tag, visible
 from .frame import Context, Section
 
@@ -34,8 +34,8 @@ SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
 
 
 def audit_page(
-    fit: FitResult,
-    report: AuditReport,
+    fit: FitResult | RankingFit,
+    report: AuditReport | RankingAudit,
     *,
     title: str,
     votes: Sequence[OneVote] = (),
@@ -45,9 +45,9 @@ def audit_page(
 
     Parameters
     ----------
-    fit : FitResult
+    fit : FitResult or RankingFit
         The fit that was audited.
-    report : AuditReport
+    report : AuditReport or RankingAudit
         Its audit; parts that it does not have are left out of the page.
     title : str
         Heading of the page, such as the name of the data.
@@ -72,7 +72,8 @@ def audit_page(
     ('<!doctype html>', False)
     """
     context = Context(fit, report, visible(title), tuple(votes), dict(facts or {}))
-    sections = [section for build in SECTIONS if (section := build(context)) is not None]
+    builders = ranked.SECTIONS if isinstance(report, RankingAudit) else SECTIONS
+    sections = [section for build in builders if (section := build(context)) is not None]
     style, script = _asset("style.css"), _asset("script.js")
     body = tag(
         "body",
@@ -98,8 +99,8 @@ def audit_page(
 
 def write_html(
     path: str | Path,
-    fit: FitResult,
-    report: AuditReport,
+    fit: FitResult | RankingFit,
+    report: AuditReport | RankingAudit,
     *,
     title: str,
     votes: Sequence[OneVote] = (),

@@ -61,7 +61,8 @@ def plane_figure(fit: FitResult, report: AuditReport) -> Markup | None:
         label="Plane of two observed preferences with the triples of the data",
         class_="plane",
     )
-    return figure(drawn, caption=_caption(report, len(others)), marks=_marks(levels, len(others)))
+    marks = _marks(levels, len(others), any(map(_beyond, places)))
+    return figure(drawn, caption=_caption(report, len(others)), marks=marks)
 
 
 def find_places(fit: FitResult, report: AuditReport) -> tuple[list[Place], np.ndarray]:
@@ -229,12 +230,36 @@ def _dots(others: np.ndarray) -> Markup | None:
     return tag("path", d="".join(f"M{x} {y}h0" for x, y in sorted(spots)), class_="dots")
 
 
+def _beyond(place: Place) -> bool:
+    """Whether a triple is further out than the axes reach."""
+    return max(abs(place.x), abs(place.y)) > LIMIT
+
+
 def _point(place: Place, radius: float | int) -> Markup:
+    """Return a triple as a point, or beyond the axes as a triangle on the edge, pointing out."""
+    if _beyond(place):
+        shape = _triangle(_x(place.x), _y(place.y), _outwards(place), 1.6 * radius)
+        return asked("path", place.tip, d=shape, class_="point beyond")
     return asked("circle", place.tip, cx=f"{_x(place.x):.1f}", cy=f"{_y(place.y):.1f}", r=radius,
                  class_="point")  # fmt: skip
 
 
-def _marks(levels: Sequence[float], others: int) -> list[Mark]:
+def _outwards(place: Place) -> float:
+    """Return the direction of a triple beyond the axes, in radians, on paper (y down)."""
+    right, down = (float(np.sign(u)) if abs(u) > LIMIT else 0.0 for u in (place.x, -place.y))
+    return float(np.arctan2(down, right))
+
+
+def _triangle(x: float, y: float, direction: float, size: float) -> str:
+    """Return a triangle whose tip is at a place and which points in a direction."""
+    corners = [(x, y)]
+    for turn in (2.6, -2.6):
+        angle = direction + turn
+        corners.append((x + 2 * size * np.cos(angle), y + 2 * size * np.sin(angle)))
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners) + "Z"
+
+
+def _marks(levels: Sequence[float], others: int, beyond: bool) -> list[Mark]:
     marks = [
         Mark(
             tag("circle", cx=14, cy=7, r=5, class_="point"),
@@ -243,6 +268,9 @@ def _marks(levels: Sequence[float], others: int) -> list[Mark]:
     ]
     if others:
         marks.append(Mark(tag("path", d="M14 7h0", class_="dots"), f"{others:,} other triples"))
+    if beyond:
+        shape = _triangle(22.0, 7.0, 0.0, 6.0)
+        marks.append(Mark(tag("path", d=shape, class_="point beyond"), "a triple beyond the axes"))
     ground = tag("rect", x=4, y=1, width=20, height=12, class_="region shade-5")
     names = ", ".join(f"{level:g}" for level in levels)
     marks.append(Mark(ground, f"sensitivity above M = {names}: the darker, the more"))
@@ -262,6 +290,7 @@ def _caption(report: AuditReport, others: int) -> Markup:
         "with both (the one through which it is most sensitive). In the two dark corners, where "
         "strong preferences pull in opposite directions, the prediction moves more than M times as "
         f"fast as the preference on the horizontal axis. {inside} Axes are stretched towards 0 and "
-        "1; points beyond them stand on the edge. Other chains of comparisons, which the plane "
-        "does not see, may hold a prediction in place: the table above counts them all."
+        "1; triples beyond them stand on the edge, pointing out. Other chains of comparisons, "
+        "which the plane does not see, may hold a prediction in place: the table above counts them "
+        "all."
     )
