@@ -6,10 +6,10 @@ dependencies of the package: choix has to be installed. Three questions:
 * all pairs' largest sensitivity, 300 items and 4,642 observed pairs, against finite differences of
   warm-started choix.ilsr_pairwise_dense (timed on a stated number of the pairs, times their
   number);
-* 5,000 items and a million comparisons: one prediction's derivatives against one refit, fit_pairwise
-  of the same Comparisons from nothing (there is no warmer one to be had at this size), the first
-  of a fit and a further one, on all cores and on one; the whole audit; and the 1,000 most fragile
-  pairs, with the memory they take;
+* 5,000 items and a million comparisons: one prediction's derivatives against one refit,
+  fit_pairwise of the same Comparisons from nothing (there is no warmer one to be had at this size),
+  the first of a fit and a further one, on all cores and on one; the whole audit; and the 1,000 most
+  fragile pairs, with the memory they take;
 * how many comparisons to drop until each two neighbours of 100 items change places, against the
   published approach of RankAMIP: a dense design matrix with a row for each comparison, influences
   by one Newton step, the shortest prefix predicted to flip, and one refit [1]_.
@@ -20,7 +20,7 @@ References
    Change Top Large Language Model Rankings", 2025: approximate maximum influence for Bradley-Terry.
    Written anew here from its description.
 
-Usage: ``OPENBLAS_NUM_THREADS=1 python benchmarks/bench_audit.py`` (about 4 minutes); ``--smoke``
+Usage: ``OPENBLAS_NUM_THREADS=1 python benchmarks/bench_audit.py`` (about 5 minutes); ``--smoke``
 for small sizes. One thread for both sides: a threaded solve of a hundred unknowns takes many times
 longer where other work shares the processor.
 """

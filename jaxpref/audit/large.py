@@ -35,7 +35,7 @@ def fragile_pairs(fit: FitResult, count: int, *, progress: Progress | None = Non
     count : int, >= 1
         How many pairs.
     progress : callable, optional
-        Called with (pairs described, count).
+        Called with (blocks of pairs looked at, all of them), then with (pairs described, count).
 
     Returns
     -------
@@ -53,7 +53,7 @@ def fragile_pairs(fit: FitResult, count: int, *, progress: Progress | None = Non
         keep_standard_errors(fit, inverse)
     count = min(count, size * (size - 1) // 2)
     search = _Search(fit, edges, inverse)
-    first, second = search.candidates(count)
+    first, second = search.candidates(count, progress)
     first, second = search.best(first, second, count)
     largest, l2, l1 = np.zeros((3, len(first)))
     edge = np.zeros(len(first), np.int32)
@@ -122,16 +122,21 @@ class _Search:
             other[i] = self._respond_most * _range_without(row, (i,))
         return own, other
 
-    def candidates(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def candidates(
+        self, count: int, progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return pairs among which the `count` best are, the highest upper bound first."""
         size = self._fit.num_items
-        floor = np.full(count, -np.inf)
-        for start in range(0, size, _BLOCK):
+        floor, blocks = np.full(count, -np.inf), range(0, size, _BLOCK)
+        tell = progress or (lambda done, total: None)
+        for done, start in enumerate(blocks):
             low, _ = self._bounds(start)
             floor = np.sort(np.concatenate([floor, low.ravel()]))[-count:]
+            tell(done + 1, 2 * len(blocks))
         firsts, seconds, bounds = [], [], []
-        for start in range(0, size, _BLOCK):
+        for done, start in enumerate(blocks):
             _, high = self._bounds(start)
+            tell(len(blocks) + done + 1, 2 * len(blocks))
             i, j = np.nonzero(high >= floor[0])
             firsts.append(i + start)
             seconds.append(j)

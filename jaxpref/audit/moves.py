@@ -86,7 +86,7 @@ class Menu(NamedTuple):
 
     def apply(self, counts: Counts, taken: Float64[np.ndarray, "kinds cells"]) -> Counts:
         """Return the counts after moves; cells are the counts' own pairs, or are appended."""
-        here = np.flatnonzero(taken.any(axis=0))
+        here = np.unique(np.flatnonzero(taken) % taken.shape[1])
         gained = np.array([[kind.wins_a, kind.wins_b] for kind in self.kinds]).T @ taken[:, here]
         if self.kinds[0].action == "add":
             more = Counts(self.item_a[here], self.item_b[here], *gained)
@@ -131,8 +131,13 @@ def fill(
     >>> fill(np.array([1, 0]), np.array([[5.0, 2.0]]), 3.0)
     array([[1., 2.]])
     """
-    room = available.ravel()[order]
+    near = order[: int(min(count, len(order)))]  # enough where there is one of each
+    room = available.ravel()[near]
     after = np.cumsum(room)
+    if not len(near) or after[-1] < count:
+        near = order
+        room = available.ravel()[near]
+        after = np.cumsum(room)
     last = int(np.searchsorted(after, count))
     if last >= len(order):
         return None
