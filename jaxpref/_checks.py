@@ -155,6 +155,15 @@ def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
     return int(value)
 
 
+def reason_of(error: OSError) -> str:
+    """Return why the operating system refused, in words that end a message.
+
+    >>> reason_of(OSError(28, "No space left on device"))
+    'no space left on device'
+    """
+    return (error.strerror or str(error)).lower()
+
+
 def closest_names(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """Return ``" (closest: 'a', 'b')"`` for an unknown name, or nothing when none is close."""
     close = get_close_matches(name, list(known), n=most, cutoff=0.5)

@@ -322,6 +322,11 @@ def test_bad_names(text, message):
         links.by_name(text)
 
 
+def test_degrees_of_freedom_are_one_number():
+    with pytest.raises(InputError, match=r"nu: expected one number; got an array of shape \(2,\)"):
+        links.student_t([1.0, 2.0])
+
+
 def test_names():
     assert [links.by_name(n).name for n in ("logistic", "student_t:2.5")] == [
         "logistic",

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _numerics as nx
-from .._checks import ArrayLike, check_positive, is_concrete
+from .._checks import ArrayLike, InputError, check_positive, is_concrete
 from ._search import decay_length
 from .base import Link, tail_and_excess
 from .closed_form import log_quadratic_ratio, quadratic_ends, quadratic_radius
@@ -336,7 +336,7 @@ def student_t(nu: ArrayLike) -> StudentT:
     Raises
     ------
     InputError
-        If nu is not a finite number above 0.
+        If nu is not one finite number above 0.
 
     Examples
     --------
@@ -347,4 +347,7 @@ def student_t(nu: ArrayLike) -> StudentT:
     <link student_t(3)>
     """
     check_positive("nu", nu, "a finite number of degrees of freedom above 0")
-    return StudentT(nx.as_float(nu))
+    degrees = nx.as_float(nu)
+    if degrees.ndim:
+        raise InputError(f"nu: expected one number; got an array of shape {degrees.shape}")
+    return StudentT(degrees)

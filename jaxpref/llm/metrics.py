@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .._checks import InputError
+from .._checks import InputError, reason_of
 
 
 class MetricsLog:
@@ -38,7 +38,7 @@ class MetricsLog:
             os.replace(part, path)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise InputError(f"cannot write {path}: {_reason(error)}") from None
+            raise InputError(f"cannot write {path}: {reason_of(error)}") from None
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -63,7 +63,7 @@ class MetricsLog:
             self._file.writelines(map(_line, records))
             self._file.flush()
         except OSError as error:
-            raise InputError(f"cannot write {self.path}: {_reason(error)}") from None
+            raise InputError(f"cannot write {self.path}: {reason_of(error)}") from None
 
 
 def read_metrics(path: Path, *, up_to_step: int | None = None) -> list[dict[str, Any]]:
@@ -102,7 +102,3 @@ def _plain(value: Any) -> Any:
         return value
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

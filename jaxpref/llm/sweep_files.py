@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .._checks import InputError
+from .._checks import InputError, reason_of
 
 
 def open_sweep(out: Path, asked: dict[str, Any], resume: bool) -> None:
@@ -35,7 +35,7 @@ def open_sweep(out: Path, asked: dict[str, Any], resume: bool) -> None:
         part.write_text(_line(asked), encoding="utf-8")
         os.replace(part, stated)
     except OSError as error:
-        raise InputError(f"out: cannot write {stated}: {_reason(error)}") from None
+        raise InputError(f"out: cannot write {stated}: {reason_of(error)}") from None
 
 
 def _check_same(stated: Path, asked: dict[str, Any]) -> None:
@@ -100,11 +100,7 @@ def append_members(path: Path, records: list[dict[str, Any]]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f"cannot write {path}: {_reason(error)}") from None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write {path}: {reason_of(error)}") from None
 
 
 def _line(content: dict[str, Any]) -> str:
