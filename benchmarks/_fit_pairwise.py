@@ -156,7 +156,7 @@ def sparse_rows(quick: bool) -> list[Row]:
         Contender("evalica, int arrays", peer),
         reference=data.reference,
         target=10,
-        rounds=3,
+        rounds=3 if quick else 5,
     )
     return [row]
 
@@ -238,7 +238,7 @@ def _frame_rows(
         Contender("arena-rank", peer),
         reference=data.reference,
         target=50,
-        rounds=2,
+        rounds=2 if quick else 5,
     )
     return [row]
 

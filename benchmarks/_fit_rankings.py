@@ -114,5 +114,5 @@ def sections(quick: bool) -> list[Row]:
     return [
         rankings_row(5_000, 10, 10, 35, 7),
         bootstrap_row(100, 5),
-        rankings_row(200_000, 10, 1000, 50, 3),
+        rankings_row(200_000, 10, 1000, 50, 5),
     ]

@@ -31,7 +31,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 MODULES = ("_fit_pairwise", "_fit_rankings")
-PACKAGES = ("jaxpref", "numpy", "scipy", "jax", "choix", "evalica", "arena-rank", "pandas")
+PEERS = ("choix", "evalica", "arena-rank", "pandas", "pyarrow")
+PACKAGES = ("jaxpref", "numpy", "scipy", "jax", "polars", *PEERS)
 
 
 def measure(quick: bool, only: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from scipy.special import polygamma
 
 from jaxpref._checks import InputError
 from jaxpref.data import Comparisons, Rankings
@@ -78,6 +79,37 @@ def test_separable_resamples_are_counted_and_a_ridge_fits_them():
     assert len(found.scores) + found.separable == 500 and calls[-1] == (500, 500)
     ridged = bootstrap(fit, key=KEY, resamples=500, ridge=0.1)
     assert ridged.separable == 0 and len(ridged.scores) == 500
+
+
+@pytest.mark.parametrize("ties", ["refuse", "davidson"])
+def test_weights_keep_every_comparison(ties):
+    """One loss among ten: rows leave it out in a third of the resamples, weights in none.
+
+    The margin of two items is the log of the ratio of their wins, here of two gammas; a tie
+    parameter of their own takes the ties.
+    """
+    wins = np.array([[0.0, 9.0], [1.0, 0.0]])
+    votes = Comparisons.from_counts(wins, items=("x", "y"))
+    if ties == "davidson":
+        one = np.ones(1)
+        cells = np.array([0]), np.array([1]), 9 * one, one, 4 * one
+        votes = Comparisons(("x", "y"), *cells)
+    fit = fit_pairwise(votes, ties=ties)
+    found = bootstrap(fit, key=KEY, resamples=400, method="weights")
+    assert found.separable == found.unfinished == 0 and len(found.scores) == 400
+    margin = found.scores[:, 0] - found.scores[:, 1]
+    variance = float(polygamma(1, 9) + polygamma(1, 1))
+    error = variance * np.sqrt(4.4 / 400)  # the kurtosis of log E, E exponential, is 5.4
+    assert abs(margin.var() - variance) < tol.MONTE_CARLO * error
+
+
+def test_weights_of_raters_and_of_rankings():
+    votes = votes_by_rater(5, 4, 20, 20)
+    fit = fit_pairwise(votes)
+    found = bootstrap(fit, votes, key=KEY, resamples=50, method="rater_weights")
+    assert len(found.scores) == 50
+    with pytest.raises(InputError, match='method="rater_weights" needs'):
+        bootstrap(fit, key=KEY, resamples=2, method="rater_weights")
 
 
 def test_the_same_key_draws_the_same_and_another_does_not():

@@ -26,7 +26,8 @@ class Board(NamedTuple):
     def describe(self, level: float) -> str:
         """Return how the intervals were made, in a few words."""
         text = {"wald": "from the information", "sandwich": "from the sandwich",
-                "bootstrap": "percentiles of the bootstrap"}[self.method]  # fmt: skip
+                "bootstrap": "percentiles of the bootstrap",
+                "weights": "percentiles of the bootstrap by weights"}[self.method]  # fmt: skip
         found = self.resampled
         if found is not None:
             text += f", {len(found.scores):,} resamples"
@@ -75,8 +76,11 @@ def make_board(
         raise InputError(
             "--cluster: expected a column of raters (--rater NAME); the data have none"
         )
-    if how == "bootstrap":
-        method = "rater" if cluster == "rater" else "nonparametric"
+    if how in ("bootstrap", "weights"):
+        whole, raters = (
+            ("nonparametric", "rater") if how == "bootstrap" else ("weights", "rater_weights")
+        )
+        method = raters if cluster == "rater" else whole
         with _terminal.progress("Resampling") as move:
             count = uncertainty.resamples or RESAMPLES
             again = bootstrap(fit, data, key=random, resamples=count, method=method, progress=move)

@@ -180,8 +180,9 @@ class Uncertainty:
         str,
         typer.Option(
             help="From the information, from the sandwich (clustered by rater where raters are "
-            "known), or from the bootstrap (of raters, likewise).",
-            metavar="wald|sandwich|bootstrap",
+            "known), or from the bootstrap (of raters, likewise): draws of what there is, or of "
+            "weights for all of it, under which sparse data keep their fit.",
+            metavar="wald|sandwich|bootstrap|weights",
             rich_help_panel=UNCERTAINTY,
         ),
     ] = "wald"
@@ -210,7 +211,7 @@ class Uncertainty:
         """Raise for options that no file could make right."""
         from .._checks import InputError, check_between, check_count, check_option
 
-        check_option("--intervals", self.intervals, ("wald", "sandwich", "bootstrap"))
+        check_option("--intervals", self.intervals, ("wald", "sandwich", "bootstrap", "weights"))
         what = "a level above 0 and below 1"
         check_between("--level", self.level, 0.0, 1 - 1e-9, what=what, open_low=True)
         if self.cluster is not None:
@@ -219,9 +220,9 @@ class Uncertainty:
             raise InputError("--cluster: expected --intervals sandwich or bootstrap; got wald")
         if self.resamples is not None:
             check_count("--resamples", self.resamples, at_least=2)
-            if self.intervals != "bootstrap":
+            if self.intervals not in ("bootstrap", "weights"):
                 raise InputError(
-                    f"--resamples: expected --intervals bootstrap; got {self.intervals}"
+                    f"--resamples: expected --intervals bootstrap or weights; got {self.intervals}"
                 )
 
 

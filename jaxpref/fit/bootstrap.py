@@ -30,7 +30,7 @@ from .rankings_result import RankingFit
 from .rankings_setup import prepare
 from .result import ORDERS, SIDES, FitResult, Order
 
-METHODS = ("nonparametric", "parametric", "rater")
+METHODS = ("nonparametric", "parametric", "rater", "weights", "rater_weights")
 MOST_ITEMS = 1024
 _BATCH_ENTRIES = 60_000
 _QUICK_TOLERANCE = 1e-9
@@ -158,8 +158,10 @@ class BootstrapResult(eqx.Module):
         if len(self.scores) < count:
             raise InputError(
                 f"bootstrap: expected at least {count} resamples that have a fit; of "
-                f"{self.resamples}, {self.separable} are separable and {self.unfinished} did not "
-                "converge. Draw more, or pass ridge="
+                f"{self.resamples}, {self.separable} are separable (an item won, or lost, all that "
+                f"was drawn of it) and {self.unfinished} did not converge. Drawing weights leaves "
+                'no comparison out: method="weights" (--intervals weights); or add a prior, '
+                "ridge=0.1 (--ridge 0.1)"
             )
 
     def _percentiles(self, draws: np.ndarray, level: float) -> tuple[Any, Any]:
@@ -187,7 +189,7 @@ def bootstrap(
     fit : FitResult or RankingFit
         The fit. Searches start from its scores.
     data : Comparisons or Rankings, optional
-        What was fitted. Needed only for method="rater" of comparisons; and with ties that count as
+        What was fitted. Needed only for raters of comparisons; and with ties that count as
         half wins, which are then drawn as ties rather than as two half wins. Covariates are found
         as in :func:`jaxpref.fit.sandwich_covariance`.
     key : PRNG key or numpy Generator
@@ -197,7 +199,10 @@ def bootstrap(
     method : {"nonparametric", "parametric", "rater"}
         "nonparametric" draws as many comparisons (rankings) as there are, with replacement: a
         multinomial on the counts. "parametric" draws outcomes from the fit, pair by pair (ranking
-        by ranking). "rater" draws raters with replacement, each with all they said.
+        by ranking). "rater" draws raters with replacement, each with all they said. "weights" and
+        "rater_weights" give every comparison, or rater, an exponential weight instead [1]_: nothing
+        is left out, so that every resample has a fit if the data have. For sparse data, in which
+        some items owe their finite score to a single win.
     ridge : float, optional
         Prior of the fits to resamples; that of `fit` when left out. Above 0 every resample has a
         fit, and none is separable.
@@ -224,6 +229,10 @@ def bootstrap(
 
     References
     ----------
+    .. [1] L. Xu, C. Gotwalt, Y. Hong, C. King and W. Meeker, "Applications of the
+       fractional-random-weight bootstrap", The American Statistician 74(4), 2020; D. Rubin, "The
+       Bayesian bootstrap", Annals of Statistics 9(1), 1981.
+
     B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1), 1979.
 
     Examples

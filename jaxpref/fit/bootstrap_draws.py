@@ -1,4 +1,4 @@
-"""Data drawn again: counts by a multinomial, outcomes from a fit, or whole raters."""
+"""Data drawn again: counts by a multinomial, outcomes from a fit, whole raters, or weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .likelihood import predict
 from .rankings_result import RankingFit
 from .result import FitResult
 
+BY_RATER = ("rater", "rater_weights")
 _DRAWS_PER_CELL = 30
 """Rows are drawn one by one up to this many for each cell; beyond, binomials cell by cell."""
 
@@ -28,10 +29,10 @@ def draw_wins(
     if method == "parametric":
         yield from _parametric(fit, random, count)
         return
-    if method == "rater":
+    if method in BY_RATER:
         if data is None or data.rater is None:
-            raise InputError('data: method="rater" needs the Comparisons with their raters')
-        yield from _by_rater(data, random, count)
+            raise InputError(f'data: method="{method}" needs the Comparisons with their raters')
+        yield from _by_rater(data, random, count, method)
         return
     source = fit.pairs if data is None else data
     ties = np.zeros_like(source.wins_a) if data is None else data.ties
@@ -42,11 +43,28 @@ def draw_wins(
     used = cells > 0
     place, mirror = (ahead * size + behind)[used], (behind * size + ahead)[used & tied]
     share = np.where(tied, 0.5, 1.0)[used]
-    for drawn in multinomials(cells[used], random, count):
+    for drawn in draw_cells(cells[used], random, count, method):
         wins = np.bincount(place, drawn * share, size * size)
         if mirror.size:
             wins += np.bincount(mirror, drawn[tied[used]] * 0.5, size * size)
         yield wins.reshape(size, size)
+
+
+def draw_cells(
+    cells: np.ndarray, random: np.random.Generator, count: int, method: str
+) -> Iterator[np.ndarray]:
+    """Yield new counts of cells: rows drawn with replacement, or weights drawn for all rows.
+
+    The weight of a row is exponential, so that of a cell of n rows is gamma distributed of shape n;
+    they are scaled to the number of rows. No cell that held something is left without.
+    """
+    if method != "weights":
+        yield from multinomials(cells, random, count)
+        return
+    total = float(cells.sum())
+    for _ in range(count):
+        drawn = random.standard_gamma(cells)
+        yield drawn * (total / drawn.sum())
 
 
 def multinomials(
@@ -90,24 +108,32 @@ def _parametric(fit: FitResult, random: np.random.Generator, count: int) -> Iter
         yield wins
 
 
-def _by_rater(data: Comparisons, random: np.random.Generator, count: int) -> Iterator[np.ndarray]:
-    """Yield the votes of as many raters as there are, drawn with replacement."""
+def _by_rater(
+    data: Comparisons, random: np.random.Generator, count: int, method: str
+) -> Iterator[np.ndarray]:
+    """Yield the votes of as many raters as there are, drawn with replacement or weighted."""
     halves = data.with_ties_as_half_wins()
     size = data.num_items
     ahead = halves.item_a.astype(np.int64) * size + halves.item_b
     behind = halves.item_b.astype(np.int64) * size + halves.item_a
-    for times in _rater_times(len(data.raters), random, count):
+    for times in rater_times(len(data.raters), random, count, method):
         weight = times[data.rater]
         wins = np.bincount(ahead, weight * halves.wins_a, size * size)
         wins += np.bincount(behind, weight * halves.wins_b, size * size)
         yield wins.reshape(size, size)
 
 
-def _rater_times(raters: int, random: np.random.Generator, count: int) -> Iterator[np.ndarray]:
-    """Yield how often each rater was drawn."""
+def rater_times(
+    raters: int, random: np.random.Generator, count: int, method: str
+) -> Iterator[np.ndarray]:
+    """Yield how often each rater was drawn, or an exponential weight for each."""
     for _ in range(count):
-        chosen = random.integers(0, raters, raters)
-        yield np.bincount(chosen, minlength=raters).astype(np.float64)
+        if method == "rater_weights":
+            weight = random.standard_exponential(raters)
+            yield weight * (raters / weight.sum())
+        else:
+            chosen = random.integers(0, raters, raters)
+            yield np.bincount(chosen, minlength=raters).astype(np.float64)
 
 
 def draw_rankings(
@@ -121,13 +147,13 @@ def draw_rankings(
     if method == "parametric":
         yield from _simulated(fit, rankings, random, count)
         return
-    if method == "rater":
+    if method in BY_RATER:
         if rankings.rater is None:
-            raise InputError('data: method="rater" needs rankings with their raters')
-        for times in _rater_times(len(rankings.raters), random, count):
+            raise InputError(f'data: method="{method}" needs rankings with their raters')
+        for times in rater_times(len(rankings.raters), random, count, method):
             yield _reweighted(rankings, rankings.weight * times[rankings.rater])
         return
-    for drawn in multinomials(rankings.weight, random, count):
+    for drawn in draw_cells(rankings.weight, random, count, method):
         yield _reweighted(rankings, drawn)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from .._checks import InputError
 from ..data.comparisons import PairCounts
-from .bootstrap_draws import multinomials
+from .bootstrap_draws import BY_RATER, draw_cells, rater_times
 from .careful import Point, fit_carefully
 from .design import Design
 from .existence import ties_explained_by_growth
@@ -49,9 +49,9 @@ def design_fits(
         If data are needed and not given, or not those that were fitted.
     """
     halved_ties = fit.ties == "half" and data is not None
-    rows = rows_of(fit, data) if method == "rater" or halved_ties else own_rows(fit)
-    if method == "rater" and rows.rater is None:
-        raise InputError('data: method="rater" needs the Comparisons with their raters')
+    rows = rows_of(fit, data) if method in BY_RATER or halved_ties else own_rows(fit)
+    if method in BY_RATER and rows.rater is None:
+        raise InputError(f'data: method="{method}" needs the Comparisons with their raters')
     design, owner = _merged(design_of(fit), rows)
     start = _start(fit, design)
     nothing = np.zeros((0, fit.num_items)), np.zeros((0, len(fit.effects)))
@@ -95,14 +95,12 @@ def _draws(
     if method == "parametric":
         yield from _parametric(fit, rows, random, count)
         return
-    if method == "rater":
+    if method in BY_RATER:
         assert rows.rater is not None
-        people = len(rows.raters)
-        for _ in range(count):
-            times = np.bincount(random.integers(0, people, people), minlength=people)[rows.rater]
-            yield Cells(*(times * column for column in rows.counts))
+        for times in rater_times(len(rows.raters), random, count, method):
+            yield Cells(*(times[rows.rater] * column for column in rows.counts))
         return
-    for drawn in multinomials(np.concatenate(rows.counts), random, count):
+    for drawn in draw_cells(np.concatenate(rows.counts), random, count, method):
         yield Cells(*np.split(drawn, 3))
 
 
