@@ -6,9 +6,10 @@ the definition, with arrays of all (i, i', k, j) of a prompt, n^4 of them; for 6
 stated number of prompts, times their number. Both sides run in one process, in turns. Nothing is
 compiled but the link's margins of five probabilities, in the first call, which is kept apart.
 
-Scoring against torch transformers is not measured here.
+Scoring with a reward model, against transformers in PyTorch, is in _rewards_scoring.py.
 
-Usage: ``python benchmarks/bench_rewards.py`` (about 1 minute); ``--smoke`` for small sizes.
+Usage: ``python benchmarks/bench_rewards.py`` (about 2 minutes); ``--smoke`` for small sizes;
+``--only searches`` or ``--only scoring`` for one of the two, the other as it was recorded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from _rewards_scoring import measure_scoring, scoring_lines
 
 from jaxpref.links import logistic
 from jaxpref.report.files import write_text
@@ -120,8 +122,18 @@ def small_cases(count: int) -> dict[str, Any]:
     return {"prompts": 9 * count, "quadruples": quadruples, "prompts_that_differ": differ}
 
 
-def compute(smoke: bool) -> dict[str, Any]:
-    """Run everything."""
+def compute(smoke: bool, only: str | None) -> dict[str, Any]:
+    """Run everything, or one part of it."""
+    result: dict[str, Any] = {}
+    if only != "scoring":
+        result |= compute_searches(smoke)
+    if only != "searches":
+        result["scoring"] = measure_scoring(16 if smoke else 192, 2 if smoke else 7)
+    return result
+
+
+def compute_searches(smoke: bool) -> dict[str, Any]:
+    """Run the searches."""
     rows = []
     folder = os.environ.get("JAXPREF_DATA")
     if folder:
@@ -176,6 +188,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{small['quadruples']:,} quadruples; {small['prompts_that_differ']} prompts differ from "
         "the definition.",
     ]
+    if "scoring" in result:
+        lines += scoring_lines(result["scoring"])
     return "\n".join(lines) + "\n"
 
 
@@ -187,12 +201,19 @@ def main() -> int:
     """Run, print, write; 3 if a count differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="small sizes, write nothing")
-    smoke = parser.parse_args().smoke
+    parser.add_argument("--only", choices=("searches", "scoring"), help="one part")
+    options = parser.parse_args()
+    smoke = options.smoke
     jax.config.update("jax_enable_x64", True)
-    result = compute(smoke)
+    path = HERE / "results" / "bench_rewards.json"
+    recorded = json.loads(path.read_text(encoding="utf-8")) if options.only and not smoke else {}
+    result = {**recorded, **compute(smoke, options.only)}
+    if "searches" not in result:  # a smoke run of the other part
+        print("\n".join(scoring_lines(result["scoring"])))
+        return 0
     print(markdown(result))
     if not smoke:
-        write_text(HERE / "results" / "bench_rewards.json", json.dumps(result, indent=1) + "\n")
+        write_text(path, json.dumps(result, indent=1) + "\n")
         write_text(HERE / "results" / "bench_rewards.md", markdown(result))
     checked = [*result["searches"], result["small_cases"]]
     return 3 if any(row["prompts_that_differ"] for row in checked) else 0

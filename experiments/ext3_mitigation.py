@@ -255,7 +255,9 @@ def compute(config: Config, progress: Callable[[int, int], None] | None = None) 
             if progress is not None:
                 progress(number + 1, len(settings))
     values = {"records": {"train": len(train), "held_out": len(test)}, "points": points}
-    judged = rows(points) if config.pairs >= 1000 else ()  # a smoke run says nothing of the claim
+    judged = (
+        rows(points, len(test)) if config.pairs >= 1000 else ()
+    )  # a smoke run says nothing of the claim
     return _common.result(config, values, judged)
 
 
@@ -287,9 +289,10 @@ def _means(each: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def rows(points: list[dict[str, Any]]) -> Iterator[_common.Row]:
+def rows(points: list[dict[str, Any]], held_out: int) -> Iterator[_common.Row]:
     """Judge for each way whether its strongest form tames the model, and what it costs."""
     base = points[0]["mean"]
+    noisy = (base["accuracy"] * (1 - base["accuracy"]) / held_out) ** 0.5
     for what in MARKS:
         own = [point for point in points if point["what"] == what]
         chosen = min(own, key=lambda point: point["mean"]["dominant"])
@@ -306,7 +309,8 @@ def rows(points: list[dict[str, Any]]) -> Iterator[_common.Row]:
             f"({chosen['value']:g}), more than seeds differ ({noise:.3f}); mean log-sensitivity "
             f"from {base['log_sensitivity']:.3f} to {mean['log_sensitivity']:.3f}, triples "
             f"above M = 2 from {base['sensitive']:.3f} to {mean['sensitive']:.3f}; accuracy from "
-            f"{base['accuracy']:.3f} to {mean['accuracy']:.3f}, calibration error from "
+            f"{base['accuracy']:.3f} to {mean['accuracy']:.3f} (standard error {noisy:.3f}), "
+            "calibration error from "
             f"{base['calibration_error']:.3f} to {mean['calibration_error']:.3f}",
         )
 

@@ -36,7 +36,11 @@ TRAINED = {
     "ext5": "ext5_training_choices",
     "ext6": "ext6_two_probes",
 }
+MEASURED = ("tabC2_dominance", "tabC2_crossfit", "tabC3_fragile_quadruples", "ext3_mitigation")
+"""Items on data sets that are never committed; `--check` leaves them as they are recorded."""
 FIGURES = (
+    "dominance.png",
+    "curve.png",
     "regions.png",
     "over_data.png",
     "over_learned.png",
@@ -65,8 +69,9 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 
 def trained() -> dict[str, dict[str, Any]]:
-    """Return the committed results of the items that train, by folder; not all need be there."""
-    found = {name: _common.load(_common.RESULTS / name) for name in TRAINED.values()}
+    """Return the committed results of the items that train or read data; not all need be there."""
+    names = (*TRAINED.values(), *MEASURED)
+    found = {name: _common.load(_common.RESULTS / name) for name in names}
     return {name: content for name, content in found.items() if content is not None}
 
 
@@ -80,6 +85,9 @@ def text(results: dict[str, dict[str, Any]]) -> str:
         if name in results:
             about = _trainings(results[name])
             parts.append(_section(name, results[name]["comparison"], about))
+    for name in MEASURED:
+        if name in results:
+            parts.append(_section(name, results[name]["comparison"]))
     return "\n".join(parts)
 
 

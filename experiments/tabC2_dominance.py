@@ -163,6 +163,8 @@ def rows(sets: dict[str, Any]) -> Iterator[_common.Row]:
 
 def _in_regions(found: dict[str, Any]) -> str:
     """Return the share of triples in each M-sensitive region, in words."""
+    if not found["triples"]["total"]:
+        return "no triples"
     regions = found["triples"]["regions"]
     shares = ", ".join(f"{row['share']:.1%} M = {row['threshold']:g}" for row in regions)
     return f"of {found['triples']['total']:,} triples exceed: {shares}"

@@ -125,6 +125,7 @@ def test_training_learns_and_leaves_a_model_that_scores(run, folder, tmp_path):
     assert np.array_equal(trained.params["score"], again.params["score"])
 
 
+@pytest.mark.slow
 def test_rankings_train_with_plackett_luce_and_report_what_is_held_out(run, folder, tmp_path):
     rows = [
         {"prompt": f"do you {word}", "responses": ["a dog", "a bird", "or"]}

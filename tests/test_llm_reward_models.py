@@ -25,6 +25,8 @@ from golden.make_reward_golden import (
 from jaxpref import InputError
 from jaxpref.llm import decoder_config, initial_model, load_model, save_model
 from jaxpref.llm.deberta import deberta_config, relative_buckets
+from jaxpref.llm.losses import dpo_loss
+from jaxpref.llm.reward_losses import bradley_terry_loss, plackett_luce_loss
 from jaxpref.llm.reward_models import (
     last_token,
     load_reward_model,
@@ -225,3 +227,25 @@ def test_the_published_deberta_is_understood():
     }  # fmt: skip
     config = deberta_config(published)
     assert (config.span, config.max_relative_positions) == (256, 512)
+
+
+def test_losses_agree_with_dpo_with_each_other_and_with_the_ranking_of_three():
+    scores = np.random.default_rng(2).normal(0, 2, (5, 2))
+    ours = bradley_terry_loss(scores, temperature=0.5, label_smoothing=0.1)
+    theirs = dpo_loss(scores, np.zeros((5, 2)), beta=2.0, label_smoothing=0.1)
+    assert np.abs(ours - theirs).max() < 1e-12
+    plain = bradley_terry_loss(scores, temperature=3.0)
+    assert np.abs(plackett_luce_loss(scores, temperature=3.0) - plain).max() < 1e-12
+    a, b, c = np.exp([1.0, 0.5, -2.0])
+    ranked = plackett_luce_loss([1.0, 0.5, -2.0])
+    assert abs(ranked + np.log(a / (a + b + c) * b / (b + c))) < 1e-12
+
+
+def test_a_margin_beyond_the_cap_pulls_no_more_and_a_wrong_one_always():
+    slope = jax.grad(lambda s: jnp.sum(bradley_terry_loss(s, margin_cap=1.0)))
+    found = np.asarray(slope(jnp.array([[3.0, 0.0], [0.5, 0.0], [-300.0, 0.0]])))
+    assert (found[0] == 0).all() and (found[1:, 0] < 0).all() and np.isfinite(found).all()
+    with pytest.raises(InputError, match=r"expected shape \(..., 2\)"):
+        bradley_terry_loss(np.zeros(3))
+    with pytest.raises(InputError, match="K >= 2"):
+        plackett_luce_loss(np.zeros(1))

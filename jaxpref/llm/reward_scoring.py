@@ -120,7 +120,7 @@ def _batches(
     lengths = np.array([len(ids) for ids in sequences], int)
     _check_sequences(model, sequences, lengths)
     longest = int(lengths.max(initial=0))
-    widths = np.array([round_up_width(n) if bucket else longest for n in lengths], int)
+    widths = np.array([round_up_width(int(n)) if bucket else longest for n in lengths], int)
     limit = max(getattr(model.config, "max_position_embeddings", longest), longest)
     widths = np.minimum(widths, limit)
     order = np.argsort(lengths, kind="stable") if bucket else np.arange(len(lengths))
