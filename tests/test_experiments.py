@@ -21,8 +21,6 @@ from jaxpref.cli import reproduce
 from jaxpref.cli.app import run
 from jaxpref.links import by_name
 
-pytestmark = pytest.mark.slow
-
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
@@ -71,6 +69,7 @@ def test_the_tolerance_is_half_a_unit_of_the_last_digit(scripts: Any) -> None:
     assert [judge(x) for x in (0.9551, 0.9649, 0.9549, 0.9651)] == ["holds"] * 2 + ["differs"] * 2
 
 
+@pytest.mark.slow
 def test_a_changed_verdict_and_a_missing_row_are_failures(
     scripts: Any, claims: dict[str, Any]
 ) -> None:
@@ -88,6 +87,7 @@ def test_a_changed_verdict_and_a_missing_row_are_failures(
 # The claims ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_smoke_form_agrees_with_the_record(scripts: Any, claims: dict[str, Any]) -> None:
     common = scripts("_common")
     record = common.load(common.RESULTS / "claims")
@@ -97,6 +97,7 @@ def test_the_smoke_form_agrees_with_the_record(scripts: Any, claims: dict[str, A
     assert common.missed(claims, record, partial=True) == []
 
 
+@pytest.mark.slow
 def test_printed_probabilities_that_are_wrong_are_found_and_right_ones_kept(
     claims: dict[str, Any],
 ) -> None:
@@ -123,6 +124,7 @@ def test_printed_probabilities_that_are_wrong_are_found_and_right_ones_kept(
         "B.2, antiderivative",
     ],
 )
+@pytest.mark.slow
 def test_statements_that_need_a_correction_get_it(verdicts: dict[str, str], item: str) -> None:
     assert verdicts[item] == "holds with a stated correction"
 
@@ -130,10 +132,12 @@ def test_statements_that_need_a_correction_get_it(verdicts: dict[str, str], item
 @pytest.mark.parametrize(
     "item", ["Eq. 4", "Eq. 5", "Proposition 1", "Proposition 2, p_uv", "Theorem 2", "C.5.1, modes"]
 )
+@pytest.mark.slow
 def test_statements_that_are_right_hold(verdicts: dict[str, str], item: str) -> None:
     assert verdicts[item] == "holds"
 
 
+@pytest.mark.slow
 def test_theorem_1_as_printed_fails_for_power_tails_only(claims: dict[str, Any]) -> None:
     row = next(row for row in claims["comparison"] if row["item"] == "Theorem 1")
     assert "no such p_kj for cauchit, student_t:3;" in row["why"]
@@ -162,6 +166,7 @@ def test_integrated_areas_find_the_exact_ones(scripts: Any) -> None:
 # Derivatives --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_derivatives_agree_and_a_wrong_one_is_found(
     scripts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +193,7 @@ def test_the_complex_step_says_where_it_does_not_apply(scripts: Any) -> None:
 # The command --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reproduce_writes_results_and_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +250,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("item", TRAINED)
 def test_what_trains_writes_results_and_figures(
@@ -384,6 +391,7 @@ def test_the_page_says_what_the_results_say(scripts: Any) -> None:
     assert len(rows) - headings == sum(len(content["comparison"]) for content in known.values())
 
 
+@pytest.mark.slow
 def test_the_page_finds_a_value_that_moved(scripts: Any, claims: dict[str, Any]) -> None:
     compare = scripts("summary").compare
     moved = copy.deepcopy(claims)
