@@ -113,7 +113,8 @@ def test_rankings_are_audited(capsys, tmp_path):
     assert all(flip["status"] == "confirmed" for flip in flips)
     out = " ".join(run(capsys, str(path), "--rankings").split())
     assert "How little would flip it" in out and "The rankings that move most" in out
-    assert "What models within 1 nat of the best predict" in out and "rankings to drop" in out
+    assert "What models within 1 nat of the best predict" in out
+    assert "rankings to drop until a refit" in out
     page, found = tmp_path / "page.html", tmp_path / "found.md"
     run(capsys, str(path), "--rankings", "--report", str(page), "--out", str(found), "--loss", "2")
     assert "within 2 nats" in found.read_text(encoding="utf-8")

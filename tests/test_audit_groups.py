@@ -139,3 +139,22 @@ def test_audit_of_a_fit_too_large_to_scan(monkeypatch):
         (r.item_a, r.item_b) for r in whole.fragile
     ]
     assert part.regime.num_unseen == whole.regime.num_unseen
+
+
+@pytest.mark.parametrize("names", [("x", "y", "z"), ("y", "x", "z"), ("z", "y", "x")])
+def test_a_draw_without_an_item_changes_no_winner(names):
+    wins = {
+        ("x", "y"): 5,
+        ("y", "x"): 5,
+        ("x", "z"): 6,
+        ("z", "x"): 2,
+        ("y", "z"): 5,
+        ("z", "y"): 3,
+    }
+    counts = [[wins.get((a, b), 0) for b in names] for a in names]
+    fit = fit_pairwise(Comparisons.from_counts(counts, items=names))
+    assert fit.rank()[0] == "x"
+    found = LeaveOut(fit, 1).items(3)
+    without = next(row for row in found.rows if row.name == ("z",))
+    assert without.winner == "x" and without.top_k_entered == ()
+    assert found.changing_winner == 0

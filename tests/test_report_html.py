@@ -324,8 +324,11 @@ def test_a_ranking_audit_of_nothing_but_the_fit_has_a_page(ranked):
 
 
 def test_triples_beyond_the_axes_are_marked_on_the_edge():
-    wins = [[0, 99999, 0, 0], [1, 0, 3, 0], [0, 99999, 0, 5], [0, 0, 4, 0]]
-    fit = fit_pairwise(Comparisons.from_counts(wins, items=("i", "k", "j", "l")))
+    chain = [(99999, 1), (3, 99999), (5, 4), (4, 5), (2, 3)]
+    wins = np.zeros((6, 6))
+    for n, (up, down) in enumerate(chain):
+        wins[n, n + 1], wins[n + 1, n] = up, down
+    fit = fit_pairwise(Comparisons.from_counts(wins, items=tuple("ikjlmn")))
     drawn = str(plane.plane_figure(fit, audit(fit)))
     places, _ = plane.find_places(fit, audit(fit))
     far = [place for place in places if max(abs(place.x), abs(place.y)) > plane.LIMIT]

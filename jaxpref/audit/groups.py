@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from ..data.comparisons import Comparisons
 from ..fit.likelihood import predict
@@ -22,6 +22,9 @@ from .moves import LEAST_SHARE
 from .pairs import Progress
 from .records import EdgeLeverage, Group, Groups, no_fit_without
 from .terms import Counts, counts_of
+
+DRAWN = 1e-9
+"""Scores of a refit that are closer than this are equal."""
 
 
 class _Left(NamedTuple):
@@ -187,10 +190,12 @@ class LeaveOut:
             before=float(old[a, b]),
             after=float(new[a, b]),
             predicted_after=float(predicted[0]),
-            winner=names[int(np.argmax(scores))],
+            winner=names[int(settled_order(scores, before)[0])],
             top_k_entered=tuple(names[item] for item in entered),
             top_k_left=tuple(names[item] for item in gone),
-            largest_rank_change=int(np.max(np.abs(_ranks(before) - _ranks(scores)))),
+            largest_rank_change=int(
+                np.max(np.abs(_ranks(before, before) - _ranks(scores, before)))
+            ),
         )
 
     def _one_step(self, engine: Engine, counts: Counts, scores: np.ndarray) -> np.ndarray:
@@ -205,8 +210,8 @@ class LeaveOut:
         """Return the items that enter and leave the k best, one left out not having left."""
         gone = set(np.argsort(-self.fit.scores, kind="stable")[: self.k]) - set(keep)
         k = self.k - len(gone)
-        old = set(np.argsort(-before, kind="stable")[:k].tolist())
-        new = set(np.argsort(-after, kind="stable")[:k].tolist())
+        old = set(settled_order(before, before)[:k].tolist())
+        new = set(settled_order(after, before)[:k].tolist())
         return sorted(new - old), sorted(old - new)
 
     def _collect(self, kind: str, rows: list[Group], num: int, top: int) -> Groups:
@@ -247,9 +252,25 @@ def _less(wins: np.ndarray, gone: np.ndarray) -> np.ndarray:
     return np.where(left > 1e-9 * np.maximum(wins, 1.0), left, 0.0)
 
 
-def _ranks(scores: np.ndarray) -> np.ndarray:
+def settled_order(
+    after: Float64[np.ndarray, " items"], before: Float64[np.ndarray, " items"]
+) -> Int64[np.ndarray, " items"]:
+    """Return the order of a refit, best first; items that draw stand as they did before.
+
+    A draw is no change: refits are exact to about 1e-10, and rounding must not decide.
+
+    >>> settled_order(np.array([1.0, 1.0 + 1e-12, 0.0]), np.array([2.0, 1.0, 0.0])).tolist()
+    [0, 1, 2]
+    """
+    order = np.argsort(-after, kind="stable")
+    apart = -np.diff(after[order]) > DRAWN
+    level = np.concatenate([[0], np.cumsum(apart)])
+    return order[np.lexsort((-before[order], level))]
+
+
+def _ranks(scores: np.ndarray, before: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(scores), np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    ranks[settled_order(scores, before)] = np.arange(len(scores))
     return ranks
 
 

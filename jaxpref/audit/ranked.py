@@ -32,7 +32,7 @@ from ..fit import LeaderboardRow, RankingFit, fit_rankings
 from ..fit.likelihood import predict
 from ..links import logistic
 from .flips import REVERSED, Found
-from .groups import largest_change
+from .groups import largest_change, settled_order
 from .moves import fewest, fill
 from .multiplicity import ranges
 from .pairs import NORMAL_95, Progress
@@ -460,8 +460,9 @@ def _group(fit: RankingFit, again: RankingFit | None, name: str, weight: float, 
     )
     a, b = largest_change(before, after)
     a, b = (a, b) if after[a, b] >= before[a, b] else (b, a)
-    was, now = set(fit.rank()[:k]), set(again.rank()[:k])
-    places = {item: place for place, item in enumerate(again.rank())}
+    ranked = [fit.items[item] for item in settled_order(again.scores, fit.scores)]
+    was, now = set(fit.rank()[:k]), set(ranked[:k])
+    places = {item: place for place, item in enumerate(ranked)}
     jumps = [abs(places[item] - place) for place, item in enumerate(fit.rank())]
     return Group(
         kind="rater",
@@ -473,7 +474,7 @@ def _group(fit: RankingFit, again: RankingFit | None, name: str, weight: float, 
         before=float(before[a, b]),
         after=float(after[a, b]),
         predicted_after=None,
-        winner=again.rank()[0],
+        winner=ranked[0],
         top_k_entered=tuple(sorted(now - was)),
         top_k_left=tuple(sorted(was - now)),
         largest_rank_change=max(jumps),

@@ -56,7 +56,7 @@ def ranking_tables(report: RankingAudit, top: int) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def _flips(flips: tuple[Flip, ...], done: str = "comparisons to drop, add or change") -> Table:
+def _flips(flips: tuple[Flip, ...], said: str = "comparisons to drop, add or change") -> Table:
     """Return one row for each conclusion, with its budgets side by side."""
     grouped: dict[tuple[str, str], dict[str, Flip]] = {}
     for flip in flips:
@@ -79,7 +79,7 @@ def _flips(flips: tuple[Flip, ...], done: str = "comparisons to drop, add or cha
             Column("the cheapest way", fold=True),
         ),
         tuple(rows),
-        f"{done} until a refit says otherwise, each confirmed by one.",
+        f"{said} until a refit says otherwise, each confirmed by one.",
     )
 
 
