@@ -13,7 +13,7 @@ import optax
 from tolerances import F32
 
 from jaxpref._checks import InputError
-from jaxpref.llm import adam8bit
+from jaxpref.llm import adam8bit, precision
 from jaxpref.llm.adam8bit import (
     Adam8bitState,
     adamw_8bit,
@@ -246,7 +246,7 @@ def test_layer_by_layer_is_in_place_and_only_a_layer_is_whole_in_float32(monkeyp
 
     whole = compiled()
     expected, _ = whole(jax.tree.map(jnp.copy, gradient), jax.tree.map(jnp.copy, state))
-    monkeypatch.setattr(adam8bit, "SLICED_FROM", 1)
+    monkeypatch.setattr(precision, "LAYERED_FROM", 1)
     sliced = compiled()
     updates, after = sliced(jax.tree.map(jnp.copy, gradient), jax.tree.map(jnp.copy, state))
     np.testing.assert_array_equal(updates["layers"], expected["layers"])

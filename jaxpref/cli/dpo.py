@@ -104,6 +104,21 @@ class Training:
     warmup: Annotated[int, _option(OPTIMISER, "Steps over which it rises.")] = 0
     clip_norm: Annotated[float, _option(OPTIMISER, "Largest norm of a gradient.")] = 1.0
     weight_decay: Annotated[float, _option(OPTIMISER, "Of AdamW.")] = 0.0
+    optimizer: Annotated[
+        str,
+        _option(
+            OPTIMISER, "AdamW's moments in 4 bytes each, or in one.", metavar="adamw|adamw8bit"
+        ),
+    ] = "adamw"
+    precision: Annotated[
+        str,
+        _option(
+            OPTIMISER,
+            "All in float32; passes in bfloat16, weights in float32; or both in bfloat16, with "
+            "updates rounded at random.",
+            metavar="float32|bfloat16|bfloat16-stochastic",
+        ),
+    ] = "float32"
     steps: Annotated[int | None, _option(OPTIMISER, "Steps in all.", show_default="one epoch")] = (
         None
     )
@@ -118,10 +133,6 @@ class Training:
         _option(
             ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
         ),
-    ] = None
-    compute_dtype: Annotated[
-        str | None,
-        _option(ROWS, "Type of the passes, as bfloat16; weights stay float32.", show_default=False),
     ] = None
 
 

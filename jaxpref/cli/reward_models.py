@@ -213,10 +213,15 @@ class Training:
             ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
         ),
     ] = None
-    compute_dtype: Annotated[
-        str | None,
-        _option(ROWS, "Type of the passes, as bfloat16; weights stay float32.", show_default=False),
-    ] = None
+    precision: Annotated[
+        str,
+        _option(
+            ROWS,
+            "All in float32; passes in bfloat16, weights in float32; or both in bfloat16, with "
+            "updates rounded at random.",
+            metavar="float32|bfloat16|bfloat16-stochastic",
+        ),
+    ] = "float32"
 
 
 @rewards.command()

@@ -26,12 +26,12 @@ import optax
 from jaxtyping import Array
 
 from .._checks import check_count, check_option
+from . import precision
+from .precision import by_layers
 
 BLOCK = 256
 MIN_SIZE = 4096
 CODES = ("root", "linear")
-SLICED_FROM = 1 << 24
-"""Elements of a stacked leaf from which on it is updated layer by layer, in place."""
 
 Mask = Callable[[str, Any], bool]
 """From a leaf's path, as ``"['layers']['up']"``, and the leaf: whether it is quantised."""
@@ -250,7 +250,7 @@ def _update_leaf(
     if not isinstance(mu, Blocks):
         return _plain(gradient, mu, nu, count, adam)
     layered = gradient.ndim >= 3 and gradient.shape[-1] >= adam.block
-    if layered and gradient.size > SLICED_FROM:
+    if layered and gradient.size > precision.LAYERED_FROM:
         return _by_layers(gradient, mu, nu, key, count, adam)
     return _quantised(gradient, mu, nu, key, count, adam)
 
@@ -290,16 +290,10 @@ def _by_layers(
 ) -> tuple[Array, Blocks, Blocks]:
     """Update one layer after the other, in the buffers that hold them."""
 
-    def layer(at: Array, whole: Any) -> Any:
-        part = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, at, keepdims=False), whole
-        )
-        new = _quantised(*part, jax.random.fold_in(key, at), count, adam)
-        return jax.tree.map(
-            lambda leaf, value: jax.lax.dynamic_update_index_in_dim(leaf, value, at, 0), whole, new
-        )
+    def layer(part: Any, key: Array) -> Any:
+        return _quantised(*part, key, count, adam)
 
-    return jax.lax.fori_loop(0, gradient.shape[0], layer, (gradient, mu, nu))
+    return by_layers(layer, (gradient, mu, nu), key)
 
 
 # --- codes --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Many trainings in one compiled program: a population that differs in data, seed, beta and rate.
 
-All members start from the same parameters and read the same table of rows, with the same reference
+All members start from the same parameters, or train adapters of their own on them
+(:mod:`jaxpref.llm.lora`), and read the same table of rows, with the same reference
 log-probabilities; what differs between them is a leading axis on :class:`Batches` (which rows, how
 their labels read, the learning rates) and on :class:`LossSettings` (beta and its kin). The base
 model is loaded once and the program compiled once, whatever the number of members.
@@ -19,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from .._checks import InputError, check_count, check_option
+from .lora import join
 from .losses import LossSettings
 from .mesh import copied, spread, spread_params, using
 from .rows import Rows
@@ -38,10 +40,14 @@ class Members(NamedTuple):
         Leaves of shape (members, steps, ...); `reversed` may be None for all.
     settings : LossSettings
         Leaves of shape (members,).
+    adapters : tree of arrays, optional
+        Where each member's adapters start, leaves of shape (members, ...): then they are what
+        trains, and the parameters that all share stay as they are, in memory once.
     """
 
     batches: Batches
     settings: LossSettings
+    adapters: Any = None
 
 
 class Trained(NamedTuple):
@@ -80,11 +86,14 @@ def train_member(
     evaluation: Evaluation,
 ) -> Trained:
     """Return what is kept of one member: a pure function, with the axis of members left out."""
-    state = init_state(params, recipe)
-    state, metrics = dpo_run(
-        graphdef, state, rows, reference_logps, member.batches, member.settings, recipe=recipe
-    )
-    return Trained(evaluation(state.params, data), metrics)
+    start, frozen = params, None
+    if member.adapters is not None:
+        start, frozen = member.adapters, params
+    state = init_state(start, recipe)
+    given = (rows, reference_logps, member.batches, member.settings)
+    state, metrics = dpo_run(graphdef, state, *given, recipe=recipe, frozen=frozen)
+    trained = state.params if frozen is None else join(frozen, state.params)
+    return Trained(evaluation(trained, data), metrics)
 
 
 def train_population(
@@ -109,7 +118,8 @@ def train_population(
     Parameters
     ----------
     graphdef, params : nnx.GraphDef, tree of arrays
-        The model that every member starts from.
+        The model that every member starts from; where members train adapters, the base and the
+        graphdef of the adapted model.
     rows : Rows
         The table that all members' batches number.
     reference_logps : float32, shape (R, completions)
@@ -284,6 +294,7 @@ def measure_modes(
     first = min(check_count("block", block), _members(members))
     batches = jax.tree.map(lambda leaf: np.asarray(leaf)[:first, :steps], members.batches)
     settings = jax.tree.map(lambda leaf: np.asarray(leaf)[:first], members.settings)
+    adapters = jax.tree.map(lambda leaf: np.asarray(leaf)[:first], members.adapters)
     done = min(steps, batches.rows.shape[1])
     found = []
     for mode in modes:
@@ -293,7 +304,7 @@ def measure_modes(
             params,
             rows,
             reference_logps,
-            Members(batches, settings),
+            Members(batches, settings, adapters),
             recipe=recipe,
             evaluation=_nothing,
             mode=mode,

@@ -53,7 +53,7 @@ class RewardOptions:
     micro_batch: int | None = None
     clip_norm: float | None = 1.0
     weight_decay: float = 0.0
-    compute_dtype: str | None = None
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -32,6 +32,14 @@ from .attention import best_attention
 from .batches import SCHEDULES, Plan, learning_rates, plan_batches
 from .decoder import LanguageModel
 from .distributed import is_first, wait
+from .lora import (
+    LoraOptions,
+    adapted_graphdef,
+    adapted_model,
+    base_dtype,
+    initial_adapters,
+    merged_model,
+)
 from .losses import LossSettings
 from .mesh import (
     check_mesh,
@@ -44,11 +52,13 @@ from .mesh import (
     using,
 )
 from .metrics import MetricsLog, read_metrics
+from .precision import precision_of
 from .reference import digest, reference_logps
 from .resume import differences, latest_checkpoint, load_checkpoint, save_checkpoint
 from .rows import Rows, completion_width, row_lengths, split_by_width
 from .training import (
     NO_REFERENCE,
+    OPTIMIZERS,
     Batches,
     Recipe,
     TrainState,
@@ -93,8 +103,13 @@ class TrainOptions:
     clip_norm : float, optional
     weight_decay, b1, b2, eps, eps_root : float
         Of AdamW.
-    compute_dtype : str, optional
-        As in :class:`jaxpref.llm.training.Recipe`.
+    optimizer : {"adamw", "adamw8bit"}
+        The second keeps its moments in a byte each (:mod:`jaxpref.llm.adam8bit`).
+    precision : {"float32", "bfloat16", "bfloat16-stochastic"}
+        Passes and weights in float32; passes in bfloat16 and weights in float32; or both in
+        bfloat16, with updates rounded at random (:mod:`jaxpref.llm.precision`).
+    lora : LoraOptions, optional
+        Train adapters on the model instead of the model (:mod:`jaxpref.llm.lora`).
     logit_chunk : int, optional
         Positions projected to the vocabulary at once, for large vocabularies.
     attention : {"direct", "xla", "cudnn"}, optional
@@ -103,7 +118,7 @@ class TrainOptions:
     remat : {"none", "dots", "full"}
         What the backward pass computes again instead of keeping.
     seed : int
-        Of the order of the data.
+        Of the order of the data, of random rounding and of the adapters' start.
     """
 
     loss: str = "dpo"
@@ -125,7 +140,9 @@ class TrainOptions:
     b2: float = 0.999
     eps: float = 1e-8
     eps_root: float = 0.0
-    compute_dtype: str | None = None
+    optimizer: str = "adamw"
+    precision: str = "float32"
+    lora: LoraOptions | None = None
     logit_chunk: int | None = None
     attention: str | None = None
     remat: str = "none"
@@ -138,6 +155,8 @@ class TrainOptions:
             "label_smoothing", self.label_smoothing, 0.0, 0.4999999, what="a number in [0, 0.5)"
         )
         check_option("schedule", self.schedule, SCHEDULES)
+        check_option("optimizer", self.optimizer, OPTIMIZERS)
+        precision_of(self.precision)
         check_count("batch_size", self.batch_size)
         check_count("accumulate", self.accumulate)
         check_count("seed", self.seed, at_least=0)
@@ -150,6 +169,11 @@ class TrainOptions:
             )
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
+
+    @property
+    def compute_dtype(self) -> str | None:
+        """Type of the passes, where it is not that of the weights."""
+        return precision_of(self.precision).compute_dtype
 
     def settings(self) -> LossSettings:
         """Return the numbers of the loss as leaves."""
@@ -170,6 +194,8 @@ class TrainOptions:
             sliding_window=sliding_window,
             attention=self.attention or "direct",
             remat=self.remat,
+            optimizer=self.optimizer,
+            stochastic=precision_of(self.precision).stochastic,
             **{name: getattr(self, name) for name in names},
         )
 
@@ -189,12 +215,15 @@ class TrainResult(NamedTuple):
     """A finished run."""
 
     model: LanguageModel
+    """The policy; a trained adapter is merged into it."""
     metrics: list[dict[str, Any]]
     """One record a step: step, epoch, learning_rate and the step's metrics."""
     steps: int
     tokens: int
     """Tokens in the rows that this call trained on, padding left out."""
     seconds: float
+    adapters: Any = None
+    """As :mod:`jaxpref.llm.lora` has them, where they were what was trained."""
 
 
 class _Part(NamedTuple):
@@ -264,13 +293,15 @@ def train_preferences(
     """
     options = options or TrainOptions()
     model = model._replace(params=spread_params(model.params, mesh))
-    source = model
+    source = scored = model
     if reference is not None:
-        source = reference._replace(params=spread_params(reference.params, mesh))
+        source = scored = reference._replace(params=spread_params(reference.params, mesh))
+    elif options.lora is not None:  # the policy's own program, with adapters that add nothing
+        scored = _with_adapters_off(model, options.lora)
     parts, plan = _prepare(model, rows, completions, options, plan, mesh)
     if options.loss not in NO_REFERENCE:
         cache = None if out is None else out / "reference"
-        parts = [_with_reference(part, source, options, cache, mesh) for part in parts]
+        parts = [_with_reference(part, scored, options, cache, mesh) for part in parts]
     run = _Run("dpo", model, parts, plan, options, out, save_every, mesh, progress)
     return run.go(resume, {**(identity or {}), "reference": digest(source.params)})
 
@@ -301,6 +332,12 @@ def supervised_fine_tune(
     parts, plan = _prepare(model, rows, completions, options, plan, mesh)
     run = _Run("sft", model, parts, plan, options, out, save_every, mesh, progress)
     return run.go(resume, identity or {})
+
+
+def _with_adapters_off(model: LanguageModel, lora: LoraOptions) -> LanguageModel:
+    adapters = jax.eval_shape(lambda: initial_adapters(model.config, lora, jax.random.key(0)))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), adapters)
+    return adapted_model(model, lora, nothing)
 
 
 def _prepare(
@@ -412,14 +449,16 @@ def _advance(
     kind: Literal["dpo", "sft"],
     graphdef: Any,
     recipe: Recipe,
+    frozen: Any = None,
 ) -> tuple[TrainState, Any]:
     """Take `count` steps; of the metrics' buffer only the first `count` entries mean anything."""
     rows, reference = part
 
     def step(state: TrainState, batch: Batches) -> tuple[TrainState, Any]:
         if kind == "sft":
-            return sft_step(graphdef, state, rows, batch, recipe=recipe)
-        return dpo_step(graphdef, state, rows, reference, batch, settings, recipe=recipe)
+            return sft_step(graphdef, state, rows, batch, recipe=recipe, frozen=frozen)
+        given = (rows, reference, batch, settings)
+        return dpo_step(graphdef, state, *given, recipe=recipe, frozen=frozen)
 
     def one(at: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
         state, buffer = carry
@@ -468,6 +507,12 @@ class _Run:
             )
         )
         self.settings = spread(options.settings(), mesh)
+        self.graphdef, self.first, self.frozen = model.graphdef, model.params, None
+        if options.lora is not None:
+            key = jax.random.key(options.seed)
+            adapters = initial_adapters(model.config, options.lora, key)
+            self.graphdef = adapted_graphdef(model.config, options.lora, dtype=base_dtype(model))
+            self.first, self.frozen = spread_params(adapters, mesh), model.params
 
     def go(self, resume: bool, identity: Mapping[str, Any]) -> TrainResult:
         """Train to the end and return what came of it."""
@@ -489,8 +534,11 @@ class _Run:
         seconds = time.perf_counter() - started
         wait("training done")
         before = [] if self.out is None else read_metrics(self._metrics, up_to_step=first)
-        model = self.model._replace(params=state.params)
-        return TrainResult(model, before + records, self.steps, self._tokens(first), seconds)
+        done = (before + records, self.steps, self._tokens(first), seconds)
+        if self.options.lora is None:
+            return TrainResult(self.model._replace(params=state.params), *done)
+        merged = merged_model(self.model, self.options.lora, state.params)
+        return TrainResult(merged, *done, state.params)
 
     def _identity(self) -> dict[str, Any]:
         """Return what a resumed run must share with this one, besides the options."""
@@ -525,14 +573,15 @@ class _Run:
         """Return the state before the first step, where it belongs on the mesh."""
         recipe = self.parts[0].recipe
         if self.mesh is None:
-            return init_state(self.model.params, recipe)
+            return init_state(self.first, recipe, seed=self.options.seed)
         with using(self.mesh):
-            make = jax.jit(lambda params: split_params(init_state(params, recipe)))
-            return make(self.model.params)
+            seed = self.options.seed
+            make = jax.jit(lambda params: split_params(init_state(params, recipe, seed=seed)))
+            return make(self.first)
 
     def _initial_shapes(self) -> Any:
         """Return its shapes and places, with nothing allocated."""
-        recipe, params = self.parts[0].recipe, self.model.params
+        recipe, params = self.parts[0].recipe, self.first
         shapes = jax.eval_shape(lambda params: init_state(params, recipe), params)
         if self.mesh is None:
             places = jax.tree.map(lambda _: _one_device(params), shapes)
@@ -570,8 +619,9 @@ class _Run:
                     self.settings,
                     number,
                     kind=self.kind,
-                    graphdef=self.model.graphdef,
+                    graphdef=self.graphdef,
                     recipe=part.recipe,
+                    frozen=self.frozen,
                 )
             columns = {name: np.asarray(column) for name, column in buffer._asdict().items()}
             yield state, [self._record(done, at, columns) for at in range(count)]

@@ -21,11 +21,14 @@ import jax.numpy as jnp
 import optax
 
 from .._checks import InputError, check_count, check_option
+from .adam8bit import scale_by_adam_8bit
 from .attention import ATTENTIONS
 from .decoder import REMATS
 from .logps import completion_logps
+from .lora import join
 from .losses import LOSSES, LossSettings, implicit_rewards, preference_loss
 from .mesh import split_params, split_rows
+from .precision import apply_stochastically
 from .reward_losses import REWARD_LOSSES
 from .reward_models import row_scores
 from .rows import Rows, completion_lengths
@@ -35,6 +38,7 @@ Params = Any
 
 NO_REFERENCE = ("simpo", *REWARD_LOSSES)
 ANY_NUMBER = ("plackett_luce_dpo", "sft", "plackett_luce")  # of completions; the others compare two
+OPTIMIZERS = ("adamw", "adamw8bit")
 WHOLE_BATCH = ("kto_pair",)  # its rows lose together, not one by one
 
 
@@ -44,16 +48,19 @@ class TrainState(NamedTuple):
     Attributes
     ----------
     params : tree of arrays
-        The policy's parameters, in float32 or wider.
+        The policy's parameters, in float32 or wider; with stochastic rounding in bfloat16.
     optimizer : tree of arrays
         First and second moments, in the parameters' shapes, and a count of updates.
     step : int32 scalar
         Updates done so far; also where the data are read on.
+    key : uint32 array, or None
+        Data of the key of the stochastic rounding, where there is any.
     """
 
     params: Params
     optimizer: optax.OptState
     step: jax.Array
+    key: jax.Array | None = None
 
 
 class Batches(NamedTuple):
@@ -117,6 +124,12 @@ class Recipe:
     compute_dtype : str, optional
         Type the parameters are cast to for the forward and backward pass ("bfloat16"); the state
         keeps them in float32, since updates of usual size vanish in bfloat16.
+    optimizer : {"adamw", "adamw8bit"}
+        The second keeps its moments in a byte each (:mod:`jaxpref.llm.adam8bit`); training with it
+        cannot be differentiated through.
+    stochastic : bool
+        Keep the parameters in bfloat16, and round their updates at random
+        (:mod:`jaxpref.llm.precision`).
     logit_width : int, optional
         Most completion tokens of a row, where logits are taken; all tokens when left out.
     logit_chunk : int, optional
@@ -143,11 +156,14 @@ class Recipe:
     sliding_window: int | None = None
     attention: str = "direct"
     remat: str = "none"
+    optimizer: str = "adamw"
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         check_option("loss", self.loss, LOSSES)
         check_option("attention", self.attention, ATTENTIONS)
         check_option("remat", self.remat, REMATS)
+        check_option("optimizer", self.optimizer, OPTIMIZERS)
         check_count("completions", self.completions, at_least=1)
         if self.loss not in ANY_NUMBER and self.completions > 2:
             raise InputError(
@@ -164,26 +180,35 @@ class Recipe:
 
 def adam(recipe: Recipe) -> optax.GradientTransformation:
     """Return AdamW's direction, which a step multiplies by its learning rate."""
-    parts = [optax.scale_by_adam(recipe.b1, recipe.b2, recipe.eps, recipe.eps_root)]
+    scale = scale_by_adam_8bit if recipe.optimizer == "adamw8bit" else optax.scale_by_adam
+    parts = [scale(recipe.b1, recipe.b2, recipe.eps, recipe.eps_root)]
     if recipe.weight_decay:
         parts.append(optax.add_decayed_weights(recipe.weight_decay))
     return optax.chain(*parts)
 
 
-def init_state(params: Params, recipe: Recipe) -> TrainState:
+def init_state(params: Params, recipe: Recipe, *, seed: int = 0) -> TrainState:
     """Return the state before the first step.
 
     Parameters narrower than float32 are widened: at a learning rate of 5e-6 most bfloat16
-    weights would not move at all.
+    weights would not move at all. With stochastic rounding all become bfloat16, and `seed` is that
+    of the rounding; the moments are of float32 either way.
     """
     params = jax.tree.map(_at_least_float32, params)
-    return TrainState(params, adam(recipe).init(params), jnp.zeros((), jnp.int32))
+    optimizer, step = adam(recipe).init(params), jnp.zeros((), jnp.int32)
+    if not recipe.stochastic:
+        return TrainState(params, optimizer, step)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    return TrainState(params, optimizer, step, jax.random.key_data(jax.random.key(seed)))
 
 
 def _at_least_float32(leaf: jax.Array) -> jax.Array:
-    narrow = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
     # A copy: the state's buffers are donated.
-    return jnp.array(leaf, jnp.float32 if narrow else leaf.dtype, copy=True)
+    return jnp.array(leaf, jnp.float32 if _is_narrow(leaf) else leaf.dtype, copy=True)
+
+
+def _is_narrow(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
 
 
 def _compute(params: Params, recipe: Recipe) -> Params:
@@ -198,15 +223,21 @@ def select(table: Any, rows: jax.Array) -> Any:
     return jax.tree.map(lambda array: array[rows], table)
 
 
-def policy_logps(graphdef: Any, params: Params, rows: Rows, recipe: Recipe) -> jax.Array:
+def policy_logps(
+    graphdef: Any, params: Params, rows: Rows, recipe: Recipe, frozen: Params = None
+) -> jax.Array:
     """Return the completions' log-probabilities as a recipe's steps compute them, (R, K).
 
-    Of a reward model, where the loss is one of reward modelling: their scores.
+    Of a reward model, where the loss is one of reward modelling: their scores. With `frozen`, that
+    is the base model, and `params` are the adapters on it.
     """
+    params = _compute(params, recipe)
+    if frozen is not None:
+        params = join(_compute(frozen, recipe), params)
     if recipe.loss in REWARD_LOSSES:
         return row_scores(
             graphdef,
-            _compute(params, recipe),
+            params,
             rows,
             completions=recipe.completions,
             sliding_window=recipe.sliding_window,
@@ -215,7 +246,7 @@ def policy_logps(graphdef: Any, params: Params, rows: Rows, recipe: Recipe) -> j
         )
     return completion_logps(
         graphdef,
-        _compute(params, recipe),
+        params,
         rows,
         completions=recipe.completions,
         width=recipe.logit_width,
@@ -244,10 +275,13 @@ def _summed_gradient(
         )
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, micro_batch, *leaf.shape[1:]), batch)
     first = jax.eval_shape(gradient, params, jax.tree.map(lambda leaf: leaf[0], parts))
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+    zero = jax.tree.map(  # in bfloat16 a sum of many parts would lose the small ones
+        lambda leaf: jnp.zeros(leaf.shape, jnp.float32 if _is_narrow(leaf) else leaf.dtype), first
+    )
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+        new = gradient(params, part)
+        return jax.tree.map(lambda one, other: one + other.astype(one.dtype), total, new), None
 
     return jax.lax.scan(add, zero, parts)[0]
 
@@ -256,17 +290,34 @@ def _update(
     state: TrainState, gradient: Params, learning_rate: jax.Array, recipe: Recipe
 ) -> tuple[TrainState, jax.Array]:
     """Return the state after an AdamW update, and the gradient's norm before clipping."""
-    norm = optax.tree.norm(gradient)
+    norm = optax.tree.norm(_widened(gradient))
     if recipe.clip_norm is not None:
-        gradient, _ = optax.clip_by_global_norm(recipe.clip_norm).update(
-            gradient, optax.EmptyState()
-        )
+        gradient = _clipped(gradient, norm, recipe.clip_norm)
+    if recipe.optimizer == "adamw":  # the other one widens part by part
+        gradient = _widened(gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count
         direction, optimizer = adam(recipe).update(gradient, state.optimizer, state.params)
+    if state.key is not None:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        params = apply_stochastically(state.params, direction, learning_rate, key)
+        return TrainState(params, optimizer, state.step + 1, state.key), norm
     params = jax.tree.map(
         lambda leaf, way: leaf - learning_rate.astype(leaf.dtype) * way, state.params, direction
     )
     return TrainState(params, optimizer, state.step + 1), norm
+
+
+def _widened(tree: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if _is_narrow(leaf) else leaf, tree)
+
+
+def _clipped(gradient: Params, norm: jax.Array, most: float) -> Params:
+    """Return a gradient shortened to a norm of `most`, if it is longer."""
+
+    def clip(leaf: jax.Array) -> jax.Array:
+        return jnp.where(norm < most, leaf, leaf / norm.astype(leaf.dtype) * most)
+
+    return jax.tree.map(clip, gradient)
 
 
 def dpo_gradient(
@@ -277,6 +328,7 @@ def dpo_gradient(
     batch: Batches,
     settings: LossSettings,
     recipe: Recipe,
+    frozen: Params = None,
 ) -> tuple[Metrics, Params]:
     """Return the metrics of a batch and the gradient of its loss; parameters as :func:`dpo_step`.
 
@@ -285,7 +337,7 @@ def dpo_gradient(
 
     def objective(params: Params, part: Batches) -> tuple[jax.Array, Metrics]:
         piece = select(rows, part.rows)
-        policy = policy_logps(graphdef, params, piece, recipe)
+        policy = policy_logps(graphdef, params, piece, recipe, frozen)
         lengths = completion_lengths(piece, recipe.completions)
         each = _either_way(policy, reference_logps[part.rows], lengths, part, settings, recipe)
         sums = Metrics(*(jnp.sum(part.weights * value) for value in each))
@@ -361,6 +413,7 @@ def dpo_step(
     settings: LossSettings,
     *,
     recipe: Recipe,
+    frozen: Params = None,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one step of preference optimisation, and what it saw.
 
@@ -379,6 +432,9 @@ def dpo_step(
     settings : LossSettings
     recipe : Recipe
         Static.
+    frozen : tree of arrays, optional
+        The base model, where the state's parameters are adapters on it
+        (:mod:`jaxpref.llm.lora`); `graphdef` is then that of the adapted model.
 
     Returns
     -------
@@ -386,7 +442,7 @@ def dpo_step(
         The metrics are of the parameters before the update.
     """
     metrics, gradient = dpo_gradient(
-        graphdef, state.params, rows, reference_logps, batch, settings, recipe
+        graphdef, state.params, rows, reference_logps, batch, settings, recipe, frozen
     )
     state, norm = _update(state, gradient, batch.learning_rate, recipe)
     return state, metrics._replace(grad_norm=norm)
@@ -403,7 +459,13 @@ class FineTuningMetrics(NamedTuple):
 
 
 def sft_step(
-    graphdef: Any, state: TrainState, rows: Rows, batch: Batches, *, recipe: Recipe
+    graphdef: Any,
+    state: TrainState,
+    rows: Rows,
+    batch: Batches,
+    *,
+    recipe: Recipe,
+    frozen: Params = None,
 ) -> tuple[TrainState, FineTuningMetrics]:
     """Return the state after one step of supervised fine-tuning on all completions of the rows.
 
@@ -415,7 +477,7 @@ def sft_step(
     weight = jnp.sum(batch.weights) * recipe.completions
 
     def objective(params: Params, part: Batches) -> tuple[jax.Array, jax.Array]:
-        logps = policy_logps(graphdef, params, select(rows, part.rows), recipe)
+        logps = policy_logps(graphdef, params, select(rows, part.rows), recipe, frozen)
         total = jnp.sum(part.weights[:, None] * logps)
         return -total / tokens, jax.lax.stop_gradient(total)
 
@@ -434,6 +496,7 @@ def dpo_run(
     settings: LossSettings,
     *,
     recipe: Recipe,
+    frozen: Params = None,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after all steps of `batches`, and each step's metrics, shape (steps,).
 
@@ -441,17 +504,24 @@ def dpo_run(
     """
 
     def step(state: TrainState, batch: Batches) -> tuple[TrainState, Metrics]:
-        return dpo_step(graphdef, state, rows, reference_logps, batch, settings, recipe=recipe)
+        given = (rows, reference_logps, batch, settings)
+        return dpo_step(graphdef, state, *given, recipe=recipe, frozen=frozen)
 
     return jax.lax.scan(step, state, batches)
 
 
 def sft_run(
-    graphdef: Any, state: TrainState, rows: Rows, batches: Batches, *, recipe: Recipe
+    graphdef: Any,
+    state: TrainState,
+    rows: Rows,
+    batches: Batches,
+    *,
+    recipe: Recipe,
+    frozen: Params = None,
 ) -> tuple[TrainState, FineTuningMetrics]:
     """Return the state after all steps of `batches`, and each step's metrics, shape (steps,)."""
 
     def step(state: TrainState, batch: Batches) -> tuple[TrainState, FineTuningMetrics]:
-        return sft_step(graphdef, state, rows, batch, recipe=recipe)
+        return sft_step(graphdef, state, rows, batch, recipe=recipe, frozen=frozen)
 
     return jax.lax.scan(step, state, batches)
