@@ -210,8 +210,32 @@ def test_direct_attention_equals_jax_nn(small):
     ours = hidden_of(small.graphdef, small.params, ROWS)
     theirs = hidden_of(small.graphdef, small.params, ROWS, attention="xla")
     assert np.abs(ours - theirs).max() < F32
-    with pytest.raises(InputError, match="expected one of 'direct', 'xla', 'cudnn'; got 'flash'"):
+    with pytest.raises(
+        InputError, match="expected one of 'direct', 'blocked', 'xla', 'cudnn'; got 'flash'"
+    ):
         hidden_states(small.graphdef, small.params, ROWS, attention="flash")
+
+
+def test_blocks_of_queries_change_nothing_and_need_no_later_key(small, monkeypatch):
+    monkeypatch.setattr("jaxpref.llm.attention.BLOCK", 4)
+    keys = jax.random.split(jax.random.key(11), 4)
+    queries, rest = (
+        jax.random.normal(key, (2, 10, heads, 6), jnp.float64)
+        for key, heads in zip(keys, (4, 2), strict=False)
+    )
+    mask = causal_mask(10, 5)
+
+    def total(queries, implementation):
+        mixed = attend(queries, rest, rest + 1, mask, implementation=implementation)
+        return jnp.sum(mixed**2), mixed
+
+    found = [
+        jax.value_and_grad(total, has_aux=True)(queries, name) for name in ("direct", "blocked")
+    ]
+    for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+        assert np.abs(ours - theirs).max() < 1e-11
+    whole = hidden_of(small.graphdef, small.params, ROWS, attention="blocked")
+    assert np.abs(whole - hidden_of(small.graphdef, small.params, ROWS)).max() < F32
 
 
 def test_bfloat16_is_near_float32_and_its_logits_are_float32(small):
@@ -317,7 +341,10 @@ def test_transformers_reads_the_config_we_write(case, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type: expected one of 'llama', 'mistral', 'nemotron', 'gpt2'; got "),
+        (
+            {"model_type": "mixtral"},
+            "model_type: expected one of 'llama', 'mistral', 'nemotron', 'gpt2'; got ",
+        ),
         ({"model_type": None}, "model_type: expected one of"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type: .*'llama3'; got 'yarn'"),
         ({"rope_scaling": {"type": "dynamic"}}, "got 'dynamic'"),

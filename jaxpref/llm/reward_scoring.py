@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import DataError, InputError, check_count
+from .attention import best_attention
 from .reference import digest
 from .reward_models import RewardModel, last_token, sequence_scores
 from .reward_rows import Candidates
@@ -56,7 +57,7 @@ def score_sequences(
     *,
     batch_tokens: int = BATCH_TOKENS,
     bucket: bool = True,
-    attention: str = "direct",
+    attention: str | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the score of each sequence of token ids.
@@ -70,8 +71,8 @@ def score_sequences(
         Most tokens of a batch, its padding included, but for a single longer sequence.
     bucket : bool
         Sort by length and pad to a few widths; else pad every batch to the longest of all.
-    attention : {"direct", "xla", "cudnn"}
-        As in :func:`jaxpref.llm.hidden_states`.
+    attention : {"direct", "blocked", "xla", "cudnn"}, optional
+        As in :func:`jaxpref.llm.hidden_states`; by default "cudnn" where it can, else "blocked".
     progress : callable, optional
         Called with the sequences done and in all.
 
@@ -113,10 +114,11 @@ def _batches(
     sequences: Sequence[Sequence[int]],
     batch_tokens: int,
     bucket: bool,
-    attention: str,
+    attention: str | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the indices and the scores of one batch after the other, the shortest first."""
     check_count("batch_tokens", batch_tokens)
+    attention = attention or _fastest(model)
     lengths = np.array([len(ids) for ids in sequences], int)
     _check_sequences(model, sequences, lengths)
     longest = int(lengths.max(initial=0))
@@ -126,10 +128,20 @@ def _batches(
     order = np.argsort(lengths, kind="stable") if bucket else np.arange(len(lengths))
     for width in np.unique(widths):
         which = order[widths[order] == width]
-        rows = _power_of_two(batch_tokens // int(width))
-        for begin in range(0, len(which), rows):
-            index = which[begin : begin + rows]
+        most = _power_of_two(batch_tokens // int(width))
+        for begin in range(0, len(which), most):
+            index = which[begin : begin + most]
+            rows = min(most, 2 * _power_of_two(len(index) - 1)) if len(index) > 1 else 1
             yield index, _one_batch(model, sequences, index, rows, int(width), attention)
+
+
+def _fastest(model: RewardModel) -> str:
+    """Return how attention is computed: a fused kernel, or few queries at a time."""
+    if not _reads_last(model):
+        return "direct"
+    kind = jax.tree.leaves(model.params)[0].dtype
+    best = best_attention(kind, model.config.head_dim)
+    return "blocked" if best == "direct" else best
 
 
 def _power_of_two(number: int) -> int:
@@ -241,7 +253,7 @@ def score_records(
     found = dict(known)
     if wanted:
         sequences = [places[key] for key in wanted]
-        for index, values in _batches(model, sequences, batch_tokens, True, "direct"):
+        for index, values in _batches(model, sequences, batch_tokens, True, None):
             new = {wanted[at]: float(value) for at, value in zip(index, values, strict=True)}
             _check_finite(new, sources)
             if store is not None:

@@ -202,18 +202,17 @@ class _Writer:
         self.max_length = max_length or model.config.max_position_embeddings
         self.words = _words(tokenizer, model.config.vocab_size)
 
-    def sequence(self, prompt: Prompt, text: str) -> tuple[int, ...]:
-        """Return a prompt and a response as token ids."""
-        record = Candidates("", ("1",), ((prompt, text),), "rewrite")
+    def sequences(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return a prompt with each of some responses as token ids."""
+        records = [Candidates("", ("1",), ((prompt, text),), "rewrite") for text in texts]
         encoded = encode_candidates(
-            [record], self.tokenizer, max_length=self.max_length, config=self.model.config
+            records, self.tokenizer, max_length=self.max_length, config=self.model.config
         )
-        (tokens,) = encoded.records
-        return (*tokens.prompt, *tokens.completions[0])
+        return [(*tokens.prompt, *tokens.completions[0]) for tokens in encoded.records]
 
     def scores(self, prompt: Prompt, texts: Sequence[str]) -> np.ndarray:
         """Return the scores of responses to a prompt."""
-        return score_sequences(self.model, [self.sequence(prompt, text) for text in texts])
+        return score_sequences(self.model, self.sequences(prompt, texts))
 
     def rewrite(self, prompt: Prompt, start: Rewrite, low: float, high: float) -> Rewrite | None:
         """Return a rewrite whose score lies strictly between two bounds, or None."""
@@ -239,7 +238,7 @@ class _Writer:
         """Return a response with one word more, those first that move the score most."""
         if not self.insertions or not self.words:
             return []
-        ids = self.sequence(prompt, text)
+        (ids,) = self.sequences(prompt, [text])
         slope = embedding_gradient(self.model, ids)
         own = len(ids) - min(len(self.tokenizer.encode(text, add_special_tokens=False)), len(ids))
         table = _table(self.model)
