@@ -179,13 +179,15 @@ class _Table:
         """Return the combinations that occur."""
         used = np.flatnonzero(self._rows)
         columns: dict[str, pl.Series] = {}
-        where = np.unravel_index(used, self._shape)
-        for name, words, code, kind in zip(
-            self._plan.names, self._words, where, self._types, strict=True
-        ):
+        where = used.astype(np.uint32)
+        for name, words, size, kind in list(
+            zip(self._plan.names, self._words, self._shape, self._types, strict=True)
+        )[::-1]:
             named = [word for word in words if word is not None]
             kind = pl.Enum(named) if kind == pl.String else kind
-            columns[name] = pl.Series(list(words), dtype=kind).gather(code)
+            # Sizes are powers of two, so that the code of a word is some bits of its place.
+            columns[name] = pl.Series(list(words), dtype=kind).gather(where & np.uint32(size - 1))
+            where = where >> np.uint32(size.bit_length() - 1)
         rows = self._rows[used]
         weight = rows.astype(np.float64) if self._weight is None else self._weight[used]
         bad_rows, bad_row = np.zeros(used.size, np.int64), pl.Series([None] * 1, dtype=pl.Int64)

@@ -316,11 +316,16 @@ def _cells(
     sizes = len(items), len(items), max(len(raters), 1), values.shape[1]
     key = ((a * sizes[1] + b) * sizes[2] + rater) * sizes[3] + which
     keys, sums = sum_by_key(key, math.prod(sizes), wins)
-    keys, which = np.divmod(keys, sizes[3])
-    keys, rater = np.divmod(keys, sizes[2])
-    a, b = np.divmod(keys, sizes[1])
+    keys, which = _split(keys, sizes[3])
+    keys, rater = _split(keys, sizes[2])
+    a, b = _split(keys, sizes[1])
     found = dict(zip(columns.covariates, values[:, which], strict=True))
     return Comparisons(items, a, b, *sums, rater if raters else None, raters, found)
+
+
+def _split(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return quotient and remainder; division takes its time, so not by 1."""
+    return np.divmod(keys, size) if size > 1 else (keys, np.zeros_like(keys))
 
 
 def _combinations(columns: list[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
