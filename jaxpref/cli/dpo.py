@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from . import _terminal
+from ._adapters import Adapters
 from ._options import JsonOption, grouped
 
 if TYPE_CHECKING:
+    from ..llm.lora import LoraOptions
     from ..llm.rows import EncodedRows
     from ..llm.trainer import TrainOptions, TrainResult
     from ..report import Table
@@ -145,6 +147,7 @@ def dpo(
     out: Annotated[Path, typer.Option(help="Folder for what comes of it.", metavar="DIR")],
     data: PreferenceData,
     training: Training,
+    adapters: Adapters,
     save_every: Annotated[
         int | None,
         typer.Option(help="Steps between checkpoints.", show_default="a tenth of the run"),
@@ -156,7 +159,8 @@ def dpo(
 ) -> None:
     """Train a language model on preferences (DPO and its kin), with itself as the reference.
 
-    Leaves in --out: model (what transformers loads), metrics.jsonl (a line a step), checkpoints.
+    Leaves in --out: model (what transformers loads), metrics.jsonl (a line a step), checkpoints;
+    with --lora also adapter (what PEFT loads), and model is the one with it merged.
     A run that was stopped goes on with --resume, and ends in the same bits on a CPU.
     """
     options = _options(training)
@@ -171,9 +175,10 @@ def dpo(
     if not model.is_dir():
         raise InputError(f"--model: expected a folder with a model; there is no {model}")
     decoder_config(model)  # its shape, before the data are read and its weights after
+    options = replace(options, lora=adapters.options(model))
     read = _read(data)
     with _terminal.working(f"Loading {model}"):
-        start = load_model(model)
+        start = load_model(model, dtype=_kept_in(options))
         tokenizer = load_tokenizer(model, config=start.config)
         encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
     options.recipe(encoded.completions)  # raises where the loss cannot take them
@@ -191,11 +196,32 @@ def dpo(
             progress=move,
         )
     save_model(result.model, out / "model", tokenizer_from=model, overwrite=resume)
+    if options.lora is not None:
+        _save_adapters(result, options.lora, out / "adapter", model, overwrite=resume)
     summary = summarise(result, encoded, read.dropped)
     if json:
         _terminal.show_json({"command": "dpo", "out": out, **summary})
     else:
         _print(summary, read.name, out)
+
+
+def _kept_in(options: TrainOptions) -> str:
+    """Return the type that the weights are loaded in: that in which they stay."""
+    stays = options.precision == "bfloat16-stochastic"
+    return "bfloat16" if stays or (options.lora and options.precision != "float32") else "float32"
+
+
+def _save_adapters(
+    result: TrainResult, lora: LoraOptions, folder: Path, base: Path, *, overwrite: bool
+) -> None:
+    """Write the adapters for PEFT, where its layout has a place for them."""
+    from ..llm.lora_files import save_adapters
+
+    config = result.model.config
+    if config.rope is not None:
+        save_adapters(
+            result.adapters, lora, config, folder, base=str(base.resolve()), overwrite=overwrite
+        )
 
 
 class _Read(NamedTuple):

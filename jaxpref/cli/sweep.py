@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import _terminal
+from ._adapters import Adapters
 from ._options import JsonOption, grouped
 from .dpo import _as_flag, _check_packages, _option
 
@@ -117,6 +118,7 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
     grid: Grid,
     shared: Shared,
+    adapters: Adapters,
     processes: Annotated[
         int,
         typer.Option(help="Processes of one core each; for CPUs.", rich_help_panel=RUNNING),
@@ -137,6 +139,7 @@ def sweep(
     members = members_of(grid)
     _check_packages("sweep")
     options = _shared(shared, model)
+    lora = adapters.options(model)
     from .._checks import InputError
     from ..llm import sweep as run
 
@@ -147,6 +150,7 @@ def sweep(
                 members,
                 out=out,
                 options=options,
+                lora=lora,
                 processes=processes,
                 resume=resume,
                 progress=move,

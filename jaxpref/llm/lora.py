@@ -205,6 +205,12 @@ def initial_adapters(config: DecoderConfig, options: LoraOptions, key: PRNGKeyAr
     return found
 
 
+def adapters_off(config: DecoderConfig, options: LoraOptions) -> Adapters:
+    """Return adapters of zeros, with which the adapted model is its base."""
+    shapes = jax.eval_shape(lambda: initial_adapters(config, options, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
 def join(base: Any, adapters: Adapters) -> Any:
     """Return the parameters of the adapted decoder: the base's arrays and the adapters'.
 

@@ -9,6 +9,7 @@ is done, so that a sweep goes on where it stopped.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
@@ -43,6 +44,7 @@ from .animals import (
 from .batches import SCHEDULES, learning_rates, plan_batches
 from .checkpoints import load_model
 from .decoder import LanguageModel
+from .lora import LoraOptions, adapted_model, adapters_off, initial_adapters
 from .losses import LossSettings
 from .population import MODES, Members, Trained, train_population
 from .preferences import as_message
@@ -210,9 +212,18 @@ class Setting(NamedTuple):
     reference_logps: np.ndarray
     recipe: Recipe
     probe: ProbeRows
+    lora: LoraOptions | None = None
+    """Where members train adapters: the model's parameters are the base's, its graphdef is that of
+    the adapted model."""
 
 
-def prepare(directory: Path, options: SweepOptions, *, cache: Path | None = None) -> Setting:
+def prepare(
+    directory: Path,
+    options: SweepOptions,
+    *,
+    cache: Path | None = None,
+    lora: LoraOptions | None = None,
+) -> Setting:
     """Load the reference model, write the rows in its tokens, and score them under it.
 
     Parameters
@@ -222,8 +233,14 @@ def prepare(directory: Path, options: SweepOptions, *, cache: Path | None = None
     options : SweepOptions
     cache : path, optional
         Folder for the reference log-probabilities.
+    lora : LoraOptions, optional
+        Members train adapters on the model.
     """
     model = load_model(directory)
+    scored = model
+    if lora is not None:  # the policies' own program, with adapters that add nothing
+        scored = adapted_model(model, lora, adapters_off(model.config, lora))
+        model = model._replace(graphdef=scored.graphdef)
     tokenizer = load_tokenizer(directory, config=model.config)
     context = model.config.max_position_embeddings
     records = support_records(nouns=options.nouns)
@@ -241,15 +258,16 @@ def prepare(directory: Path, options: SweepOptions, *, cache: Path | None = None
         sliding_window=model.config.sliding_window,
     )
     reference = reference_logps(
-        model.graphdef,
-        model.params,
+        scored.graphdef,
+        scored.params,
         rows,
         recipe=recipe,
         batch_size=options.batch_size,
         cache=cache,
     )
     probe = probe_rows(tokenizer, nouns=options.nouns, chat=options.chat)
-    return Setting(model, rows, reference, recipe, probe._replace(rows=trim_rows(probe.rows)))
+    probe = probe._replace(rows=trim_rows(probe.rows))
+    return Setting(model, rows, reference, recipe, probe, lora)
 
 
 def member_batches(members: Sequence[Member], options: SweepOptions) -> Members:
@@ -340,7 +358,7 @@ def run_members(
         setting.model.params,
         setting.rows,
         setting.reference_logps,
-        member_batches(members, options),
+        member_batches(members, options)._replace(adapters=_adapters(setting, members)),
         recipe=setting.recipe,
         evaluation=evaluation,
         data=Rows(*map(jnp.asarray, probe.rows)),
@@ -349,6 +367,15 @@ def run_members(
     )
     for which, trained in blocks:
         report([_record(members[i], trained, i - which.start, options) for i in which])
+
+
+def _adapters(setting: Setting, members: Sequence[Member]) -> Any:
+    """Return where the members' adapters start, by their seeds."""
+    if setting.lora is None:
+        return None
+    keys = jnp.stack([jax.random.key(member.seed) for member in members])
+    config, lora = setting.model.config, setting.lora
+    return jax.vmap(lambda key: initial_adapters(config, lora, key))(keys)
 
 
 def _record(member: Member, trained: Trained, at: int, options: SweepOptions) -> dict[str, Any]:
@@ -372,6 +399,7 @@ def sweep(
     *,
     out: Path | str,
     options: SweepOptions | None = None,
+    lora: LoraOptions | None = None,
     processes: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
@@ -387,6 +415,8 @@ def sweep(
     out : path
         Folder for ``sweep.json`` (what was asked) and ``members*.jsonl`` (a line a member).
     options : SweepOptions, optional
+    lora : LoraOptions, optional
+        Train adapters on the model, which all members share, instead of the model.
     processes : int
         On a processor two processes of one core each beat one process of two: every process
         takes every n-th member. They share nothing but the folder.
@@ -417,13 +447,16 @@ def sweep(
     if options.chat and not speaks_chat(directory):
         raise InputError(f"chat: expected a chat template; the tokenizer of {directory} has none")
     shared = {k: v for k, v in asdict(options).items() if k not in ("mode", "block")}
-    open_sweep(out, {"model": model_digest(directory), "options": shared}, resume)
+    adapters = None if lora is None else json.loads(json.dumps(asdict(lora)))
+    asked = {"model": model_digest(directory), "options": shared, "lora": adapters}
+    open_sweep(out, asked, resume)
     done = read_members(out)
     todo = [member for member in members if member.name not in done]
     if progress is not None:
         progress(len(members) - len(todo), len(members))
     if todo:
-        _run(directory, todo, options, out, min(processes, len(todo)), len(members), progress)
+        processes = min(processes, len(todo))
+        _run(directory, todo, options, lora, out, processes, len(members), progress)
         done = read_members(out)
     return [done[member.name] for member in members]
 
@@ -432,6 +465,7 @@ def _run(
     directory: Path,
     members: Sequence[Member],
     options: SweepOptions,
+    lora: LoraOptions | None,
     out: Path,
     processes: int,
     total: int,
@@ -448,10 +482,10 @@ def _run(
             if progress is not None:
                 progress(done, total)
 
-        setting = prepare(directory, options, cache=out / "reference")
+        setting = prepare(directory, options, cache=out / "reference", lora=lora)
         run_members(setting, members, options, report=report)
         return
-    prepare(directory, options, cache=out / "reference")  # once, for all to read
+    prepare(directory, options, cache=out / "reference", lora=lora)  # once, for all to read
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(
@@ -460,6 +494,7 @@ def _run(
                 directory,
                 members[k::processes],
                 options,
+                lora,
                 out,
                 k,
                 jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
@@ -491,6 +526,7 @@ def _worker(
     directory: Path,
     members: Sequence[Member],
     options: SweepOptions,
+    lora: LoraOptions | None,
     out: Path,
     number: int,
     wide: bool,
@@ -501,5 +537,5 @@ def _worker(
         os.sched_setaffinity(0, {cores[number % len(cores)]})
     path = out / f"members-{number + 1}.jsonl"
     with jax.enable_x64(wide):  # as in the process that started this one
-        setting = prepare(directory, options, cache=out / "reference")
+        setting = prepare(directory, options, cache=out / "reference", lora=lora)
         run_members(setting, members, options, report=lambda records: append_members(path, records))

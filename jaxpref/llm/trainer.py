@@ -36,6 +36,7 @@ from .lora import (
     LoraOptions,
     adapted_graphdef,
     adapted_model,
+    adapters_off,
     base_dtype,
     initial_adapters,
     merged_model,
@@ -297,7 +298,7 @@ def train_preferences(
     if reference is not None:
         source = scored = reference._replace(params=spread_params(reference.params, mesh))
     elif options.lora is not None:  # the policy's own program, with adapters that add nothing
-        scored = _with_adapters_off(model, options.lora)
+        scored = adapted_model(model, options.lora, adapters_off(model.config, options.lora))
     parts, plan = _prepare(model, rows, completions, options, plan, mesh)
     if options.loss not in NO_REFERENCE:
         cache = None if out is None else out / "reference"
@@ -332,12 +333,6 @@ def supervised_fine_tune(
     parts, plan = _prepare(model, rows, completions, options, plan, mesh)
     run = _Run("sft", model, parts, plan, options, out, save_every, mesh, progress)
     return run.go(resume, identity or {})
-
-
-def _with_adapters_off(model: LanguageModel, lora: LoraOptions) -> LanguageModel:
-    adapters = jax.eval_shape(lambda: initial_adapters(model.config, lora, jax.random.key(0)))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), adapters)
-    return adapted_model(model, lora, nothing)
 
 
 def _prepare(
