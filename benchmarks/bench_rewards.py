@@ -128,7 +128,7 @@ def compute(smoke: bool, only: str | None) -> dict[str, Any]:
     if only != "scoring":
         result |= compute_searches(smoke)
     if only != "searches":
-        result["scoring"] = measure_scoring(16 if smoke else 192, 2 if smoke else 7)
+        result["scoring"] = measure_scoring(16 if smoke else 128, 2 if smoke else 5)
     return result
 
 

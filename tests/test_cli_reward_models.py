@@ -74,14 +74,15 @@ def test_scores_feed_the_tables_and_are_not_computed_twice(run, folder, tmp_path
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     model = load_reward_model(folder / "reward")
     tokenizer = load_tokenizer(folder / "reward")
-    for row, pair in zip(rows, PAIRS, strict=True):
-        for name in ("chosen", "rejected"):
-            ids = tokenizer.encode(pair["prompt"] + pair[name])
-            alone = scoring.score_sequences(model, [ids])[0]
-            assert abs(row[f"{name}_score"] - alone) < F32
+    names = ("chosen", "rejected")
+    alone = scoring.score_sequences(
+        model, [tokenizer.encode(pair["prompt"] + pair[name]) for pair in PAIRS for name in names]
+    )
+    found = [row[f"{name}_score"] for row in rows for name in names]
+    assert np.abs(np.array(found) - alone).max() < F32
     code, text, _ = run("dominance", out, "--json")
     assert code == 0 and json.loads(text)["dominance"]["pairs"] == 3
-    more = [*PAIRS, {"prompt": "a dog", "chosen": "or", "rejected": "like"}]
+    more = [*PAIRS, {"prompt": "a dog ", "chosen": "or", "rejected": "like"}]
     write(tmp_path / "more.jsonl", more)
     code, text, _ = run(*arguments[:3], "--data", tmp_path / "more.jsonl", "--out", out, "--json")
     assert code == 0
@@ -91,7 +92,7 @@ def test_scores_feed_the_tables_and_are_not_computed_twice(run, folder, tmp_path
 
 def test_one_response_a_row_makes_a_file_for_quadruples(run, folder, tmp_path):
     words = ["a", "dog", "bird", "like", "a dog", "a dog"]
-    rows = [{"prompt": "do you", "response": w, "model": f"m{n}"} for n, w in enumerate(words)]
+    rows = [{"prompt": "do you ", "response": w, "model": f"m{n}"} for n, w in enumerate(words)]
     write(tmp_path / "rows.jsonl", rows)
     out = tmp_path / "out.jsonl"
     code, text, _ = run(

@@ -90,6 +90,7 @@ def test_scores_equal_those_kept_from_transformers(case, tmp_path):
     assert np.abs(scores(model, rows) - ours).max() < F32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["mistral", "nemotron", "deberta"])
 def test_scores_equal_those_of_transformers_live(case, tmp_path):
     pytest.importorskip("torch", reason="torch is a reference for tests only")
@@ -100,6 +101,7 @@ def test_scores_equal_those_of_transformers_live(case, tmp_path):
     assert np.abs(ours - torch_scores(theirs, rows)).max() < PARITY
 
 
+@pytest.mark.slow
 def test_parity_would_notice_other_buckets_and_another_share(tmp_path):
     for case, old, new in (
         ("deberta", '"position_buckets": 8', '"position_buckets": 8, "max_relative_positions": 30'),

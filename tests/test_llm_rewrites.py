@@ -57,6 +57,7 @@ def test_edits_are_deletions_of_words_and_sentences():
     assert word_distance("a b c", "a x c d") == 3 and word_distance("", "a b") == 2
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_slope_of_the_score(model):
     ids = [1, 4, 7, 3, 5]
     slope = embedding_gradient(model, ids)
