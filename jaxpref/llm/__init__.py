@@ -10,6 +10,10 @@ from .decoder import LanguageModel, hidden_states, initial_model, vocabulary_log
 from .generate import generate
 from .population import Members, train_population
 from .probe import exact_probe, sampled_probe
+from .reward_models import RewardModel, load_reward_model, reward_model, save_reward_model
+from .reward_scoring import score_records, score_sequences
+from .reward_training import RewardOptions, train_reward_model
+from .rewrites import find_flips
 from .sweep import Member, SweepOptions, sweep, sweep_grid
 from .tokenizers import decode, encode_completion, encode_prompt, load_tokenizer
 from .trainer import TrainOptions, TrainResult, supervised_fine_tune, train_preferences
@@ -41,4 +45,13 @@ __all__ = [
     "SweepOptions",
     "sweep_grid",
     "sweep",
+    "RewardModel",
+    "load_reward_model",
+    "reward_model",
+    "save_reward_model",
+    "score_sequences",
+    "score_records",
+    "RewardOptions",
+    "train_reward_model",
+    "find_flips",
 ]
