@@ -11,10 +11,12 @@ import typer
 
 from . import _terminal
 from ._adapters import Adapters
+from ._devices import Devices, plan
 from ._options import JsonOption, grouped
 
 if TYPE_CHECKING:
     from ..llm.lora import LoraOptions
+    from ..llm.plan import Workload
     from ..llm.rows import EncodedRows
     from ..llm.trainer import TrainOptions, TrainResult
     from ..report import Table
@@ -136,6 +138,31 @@ class Training:
             ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
         ),
     ] = None
+    remat: Annotated[
+        str,
+        _option(
+            ROWS,
+            "What the backward pass computes again instead of keeping.",
+            metavar="none|dots|full",
+        ),
+    ] = "none"
+    attention: Annotated[
+        str | None,
+        _option(
+            ROWS,
+            "How attention is computed.",
+            show_default="cudnn where it can, else direct",
+            metavar="direct|xla|cudnn",
+        ),
+    ] = None
+    logit_chunk: Annotated[
+        int | None,
+        _option(
+            ROWS,
+            "Positions of a row projected to the vocabulary at once.",
+            show_default="all",
+        ),
+    ] = None
 
 
 @grouped
@@ -144,10 +171,16 @@ def dpo(
         Path,
         typer.Option(help="Folder of the model: config.json, weights, tokenizer.", metavar="DIR"),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for what comes of it.", metavar="DIR")],
     data: PreferenceData,
     training: Training,
     adapters: Adapters,
+    devices: Devices,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for what comes of it.", metavar="DIR", show_default="needed but for --plan"
+        ),
+    ] = None,
     save_every: Annotated[
         int | None,
         typer.Option(help="Steps between checkpoints.", show_default="a tenth of the run"),
@@ -163,27 +196,38 @@ def dpo(
     with --lora also adapter (what PEFT loads), and model is the one with it merged.
     A run that was stopped goes on with --resume, and ends in the same bits on a CPU.
     """
+    devices.join()
     options = _options(training)
-    _check_out(out, resume)
     from .._checks import InputError
     from ..llm.checkpoints import load_model, save_model
     from ..llm.config import decoder_config
+    from ..llm.distributed import is_first, wait
     from ..llm.tokenizers import load_tokenizer
     from ..llm.trainer import train_preferences
     from ..report.files import check_folder
 
     if not model.is_dir():
         raise InputError(f"--model: expected a folder with a model; there is no {model}")
-    decoder_config(model)  # its shape, before the data are read and its weights after
+    shape = decoder_config(model)  # before the data are read, and its weights after
     options = replace(options, lora=adapters.options(model))
+    if devices.plan:
+        plan(model, options, _workload(data, model, shape), devices, json=json)
+        return
+    if out is None:
+        raise InputError("--out: expected a folder for what comes of it, or --plan")
+    if is_first():
+        _check_out(out, resume)
+    mesh = devices.build()
     read = _read(data)
     with _terminal.working(f"Loading {model}"):
-        start = load_model(model, dtype=_kept_in(options))
+        start = load_model(model, dtype=_kept_in(options), mesh=mesh)
         tokenizer = load_tokenizer(model, config=start.config)
         encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
     options.recipe(encoded.completions)  # raises where the loss cannot take them
-    check_folder("--out", out)
-    (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
+    if is_first():
+        check_folder("--out", out)
+        (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
+    wait("folder made")
     with _terminal.progress("Training") as move:
         result = train_preferences(
             start,
@@ -193,9 +237,12 @@ def dpo(
             out=out,
             save_every=save_every or _a_tenth(options, len(encoded.kept)),
             resume=resume,
+            mesh=mesh,
             progress=move,
         )
     save_model(result.model, out / "model", tokenizer_from=model, overwrite=resume)
+    if not is_first():
+        return
     if options.lora is not None:
         _save_adapters(result, options.lora, out / "adapter", model, overwrite=resume)
     summary = summarise(result, encoded, read.dropped)
@@ -334,6 +381,21 @@ def _encode(read: _Read, data: PreferenceData, tokenizer: Any, context: int) -> 
     except InputError as error:
         message = _as_flag(str(error), ("max_length", "too_long"))
         raise type(error)(message) from None
+
+
+def _workload(data: PreferenceData, model: Path, shape: Any) -> Workload:
+    """Return the rows to plan for: those of the data, or as long as may be."""
+    from ..llm.plan import Workload
+    from ..llm.rows import completion_width
+    from ..llm.tokenizers import load_tokenizer
+    from ..llm.trainer import trim_rows
+
+    if data.data is None and data.animals is None:
+        return Workload(data.max_length or shape.max_position_embeddings)
+    tokenizer = load_tokenizer(model, config=shape)
+    encoded = _encode(_read(data), data, tokenizer, shape.max_position_embeddings)
+    rows = trim_rows(encoded.rows)
+    return Workload(rows.width, completion_width(rows), encoded.completions, rows=len(encoded.kept))
 
 
 def _a_tenth(options: TrainOptions, rows: int) -> int:

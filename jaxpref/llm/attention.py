@@ -69,17 +69,18 @@ def attend(
     )
 
 
-def best_attention(dtype: Any, head_dim: int) -> str:
-    """Return the fastest implementation of training on this machine: "cudnn" where it can.
+def best_attention(dtype: Any, head_dim: int, platform: str | None = None) -> str:
+    """Return the fastest implementation of training on a platform, this machine's by default.
 
-    cuDNN's kernel takes 16-bit types and heads of a multiple of 8, at most 128 wide.
+    "cudnn" where it can: its kernel takes 16-bit types and heads of a multiple of 8, up to 128.
 
     >>> best_attention("float32", 64)
     'direct'
     """
     narrow = jnp.dtype(dtype).itemsize == 2
     fits = head_dim % 8 == 0 and head_dim <= 128
-    return "cudnn" if jax.default_backend() == "gpu" and narrow and fits else "direct"
+    on_gpu = (platform or jax.default_backend()) == "gpu"
+    return "cudnn" if on_gpu and narrow and fits else "direct"
 
 
 def _direct(
