@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxpref.data import Comparisons
-from jaxpref.fit import fit_pairwise
+from jaxpref.data.graph import strong_components
+from jaxpref.fit import existence, fit_pairwise, layout
 from jaxpref.fit.careful import fit_carefully
 from jaxpref.fit.design import build_design
 from jaxpref.fit.inexact import fit_fast, refit_matrix
@@ -164,3 +165,33 @@ def test_a_million_comparisons_of_5000_items():
     data = Comparisons.from_arrays(np.where(first, a, b), np.where(first, b, a))
     fit = fit_pairwise(data)
     assert surplus(data, fit.scores) < 1e-7
+
+
+@pytest.mark.parametrize("few", [0, 160])
+def test_connection_is_told_however_it_is_looked_for(monkeypatch, few):
+    """Random sparse graphs, about as many with a fit as without, some with ties."""
+    monkeypatch.setattr(existence, "_FEW", few)
+    rng = np.random.default_rng(2)
+    told = []
+    for _ in range(100):
+        size = int(rng.integers(2, 30))
+        won = rng.integers(0, size, int(rng.integers(1, 5 * size)))
+        lost = (won + rng.integers(1, size, won.size)) % size
+        votes = Comparisons.from_arrays(won, lost, items=[str(k) for k in range(size)])
+        ties = rng.integers(0, 2, len(votes.item_a)) * float(rng.integers(0, 2))
+        cells = votes.item_a, votes.item_b, votes.wins_a, votes.wins_b, ties
+        votes = Comparisons(votes.items, *cells)
+        found = existence.connection(votes, votes.pairs()).strong.count
+        assert found == strong_components(votes).count
+        told.append(found == 1)
+    assert 20 < sum(told) < 80
+
+
+def test_no_product_is_large_enough_for_threads():
+    """BLAS may start threads for matrices beyond 400,000 entries; a strip is of fewer."""
+    rng = np.random.default_rng(4)
+    upper, vector = np.triu(rng.random((700, 700)), 1), rng.normal(size=700)
+    expected = upper @ vector + vector @ upper
+    np.testing.assert_allclose(layout._symmetric_product(upper, vector), expected, rtol=1e-11)
+    for size in (200, 1000, 3000):
+        assert max(layout._SINGLE // (3 * size), 1) * size < 460_800

@@ -24,6 +24,8 @@ from ..data.graph import (
 
 _ROUNDS = 64
 _SAMPLES = 8, 64
+_FEW = 160
+"""Up to this many items a matrix of who beat whom is quicker than looking at samples."""
 
 
 class Connection(NamedTuple):
@@ -56,6 +58,8 @@ def _strongly_connected(pairs: PairCounts, num_items: int) -> bool:
 
     Samples of the pairs go first; they leave few items, whose pairs are then all looked at.
     """
+    if num_items <= _FEW:
+        return _connected_few(pairs, num_items)
     down = _hub(pairs, num_items)
     up = down.copy()
     strides = [len(pairs.item_a) // (size * num_items) for size in _SAMPLES]
@@ -70,6 +74,25 @@ def _strongly_connected(pairs: PairCounts, num_items: int) -> bool:
         _spread(down, a, b, won, lost)
         _spread(up, a, b, lost, won)
     return bool((down & up).all())
+
+
+def _connected_few(pairs: PairCounts, num_items: int) -> bool:
+    """Whether the first item reaches all others along wins, and all others reach it."""
+    a, b = pairs.item_a.astype(np.int64), pairs.item_b.astype(np.int64)
+    beat = np.zeros((num_items, num_items))
+    beat.ravel()[a * num_items + b] = pairs.wins_a + pairs.ties
+    beat.ravel()[b * num_items + a] = pairs.wins_b + pairs.ties
+    for way in (beat, beat.T):
+        reached, count = np.zeros(num_items), 1
+        reached[0] = 1.0
+        for _ in range(num_items):
+            reached = ((reached @ way + reached) > 0).astype(np.float64)
+            before, count = count, int(np.count_nonzero(reached))
+            if count in (num_items, before):
+                break
+        if count < num_items:
+            return False
+    return True
 
 
 def _hub(pairs: PairCounts, num_items: int) -> Bool[np.ndarray, " items"]:
