@@ -22,6 +22,7 @@ import numpy as np
 
 from .._checks import DataError, InputError, check_count
 from .attention import best_attention
+from .deberta import DebertaConfig
 from .reference import digest
 from .reward_models import RewardModel, last_token, sequence_scores
 from .reward_rows import Candidates
@@ -137,7 +138,7 @@ def _batches(
 
 def _fastest(model: RewardModel) -> str:
     """Return how attention is computed: a fused kernel, or few queries at a time."""
-    if not _reads_last(model):
+    if isinstance(model.config, DebertaConfig):
         return "direct"
     kind = jax.tree.leaves(model.params)[0].dtype
     best = best_attention(kind, model.config.head_dim)
@@ -175,7 +176,7 @@ def _one_batch(
 
 
 def _reads_last(model: RewardModel) -> bool:
-    return model.config.architecture != "deberta-v2"
+    return not isinstance(model.config, DebertaConfig)
 
 
 def _check_sequences(
