@@ -99,11 +99,18 @@ class Shared:
         _option(
             RUNNING,
             "Trainings one after the other, all of a block at once, or a few at once.",
-            metavar="map|vmap|chunks",
+            metavar="map|vmap|chunks|measured",
             show_default="map on a CPU, else vmap",
         ),
     ] = None
-    block: Annotated[int, _option(RUNNING, "Trainings between two writes of results.")] = 4
+    block: Annotated[
+        int | None,
+        _option(
+            RUNNING,
+            "Trainings between two writes of results, and at most at once.",
+            show_default="4 on a CPU, else 63",
+        ),
+    ] = None
 
 
 @grouped

@@ -26,7 +26,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from .._checks import check_count
-from .adam8bit import quantised_by_default
+from .adam8bit import BLOCK, quantised_by_default
 from .attention import best_attention
 from .config import DecoderConfig
 from .decoder import _UNROLLED_LAYERS, abstract_model
@@ -178,16 +178,16 @@ def abstract_state(
     config: DecoderConfig, options: TrainOptions, recipe: Recipe
 ) -> tuple[Any, Any, Any]:
     """Return a training's graphdef and the shapes of its state and of what is frozen beside it."""
-    return _abstract_state(
-        config, options.lora, Recipe(optimizer=recipe.optimizer, stochastic=recipe.stochastic)
-    )
+    narrow = recipe.stochastic or (options.lora is not None and options.precision != "float32")
+    small = Recipe(optimizer=recipe.optimizer, stochastic=recipe.stochastic)
+    return _abstract_state(config, options.lora, small, "bfloat16" if narrow else "float32")
 
 
 @lru_cache(maxsize=16)
 def _abstract_state(
-    config: DecoderConfig, lora: LoraOptions | None, recipe: Recipe
+    config: DecoderConfig, lora: LoraOptions | None, recipe: Recipe, dtype: str
 ) -> tuple[Any, Any, Any]:
-    model = _shapes(config, lora, "bfloat16" if recipe.stochastic else "float32")
+    model = _shapes(config, lora, dtype)
     state = jax.eval_shape(lambda params: init_state(params, recipe), model.trained)
     return model.graphdef, state, model.frozen
 
@@ -253,7 +253,7 @@ def _update_bytes(params: Any, recipe: Recipe, mesh: dict[str, int]) -> int:
         )
         if not quantised_by_default(jax.tree_util.keystr(keys), leaf):
             plain += count
-        elif leaf.ndim >= 3 and leaf.size > LAYERED_FROM:
+        elif leaf.ndim >= 3 and leaf.shape[-1] >= BLOCK and leaf.size > LAYERED_FROM:
             layer = max(layer, count // leaf.shape[0])
         else:
             decoded += count
