@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ TRAINED = {
     "ext5": "ext5_training_choices",
     "ext6": "ext6_two_probes",
 }
+AUDITED = ("ext4_audit_real", "ext4_audit_collect")
+"""Our own questions of the audit, which have findings and no verdicts."""
 MEASURED = ("tabC2_dominance", "tabC2_crossfit", "tabC3_fragile_quadruples", "ext3_mitigation")
 """Items on data sets that are never committed; `--check` leaves them as they are recorded."""
 FIGURES = (
@@ -88,7 +91,46 @@ def text(results: dict[str, dict[str, Any]]) -> str:
     for name in MEASURED:
         if name in results:
             parts.append(_section(name, results[name]["comparison"]))
+    for name, describe in zip(AUDITED, (_audited, _collected), strict=True):
+        path = _common.RESULTS / name / "result.json"
+        if path.exists():
+            values = json.loads(path.read_text(encoding="utf-8"))["values"]
+            found = [f"* {_escape(line)}" for line in describe(values)]
+            figure = f"![{name}](results/{name}/{name}.png)"
+            parts.append("\n".join([f"## {name}", "", *found, "", figure, ""]))
     return "\n".join(parts)
+
+
+def _audited(values: dict[str, Any]) -> list[str]:
+    """Return what the audit of real leaderboards found."""
+    lines = []
+    for name in ("crowd", "gpt4", "soccer", "nfl"):
+        found = values[name]
+        size = f"{found['items']} items, {found['comparisons']:,.0f} comparisons"
+        lines.append(f"{name} ({size}). {' '.join(found['summary'][:2])}")
+    both = values["crowd_against_gpt4"]
+    lines.append(
+        f"Crowd against GPT-4: {both['differ']} of {both['pairs']:,} pairs in another order "
+        f"({both['differ_beyond_two_errors']} by more than two standard errors). Where they differ "
+        f"the crowd's order hung on {both['median_drops_where_they_differ']:g} comparisons in the "
+        f"median, where they agree on {both['median_drops_where_they_agree']:g}; that number tells "
+        f"the two apart with an area under the curve of {both['area_under_curve']:.2f}."
+    )
+    return lines
+
+
+def _collected(values: dict[str, Any]) -> list[str]:
+    """Return what collecting by the audit was worth."""
+    lines = []
+    for objective, found in values.items():
+        start, last = found["uniform"][0], found["comparisons"][-1]
+        lines.append(
+            f"{objective}: from {start:.3g}, {last} comparisons bring it to "
+            f"{found['audit'][-1]:.3g} by the audit, to {found['uniform'][-1]:.3g} at random "
+            f"(better in {found['audit_better_in']} of {found['of']} runs; difference "
+            f"{found['difference'][-1]:.2g}, standard error {found['standard_error'][-1]:.2g})."
+        )
+    return lines
 
 
 def _trainings(content: dict[str, Any]) -> str:
