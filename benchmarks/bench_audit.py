@@ -146,7 +146,7 @@ class FiniteDifferences:
     """Forward differences of choix's fit, each from the fit before, the largest kept per pair."""
 
     def __init__(self, fit: jp.FitResult) -> None:
-        import choix
+        import choix  # pyright: ignore[reportMissingImports]
 
         self._choix, self._fit, pairs = choix, fit, fit.pairs
         self._wins = np.zeros((fit.num_items,) * 2)

@@ -44,7 +44,9 @@ def test_matrix_and_list_give_the_same_gradient_and_information():
         listed = ListedTerms(logistic, counts, 9, 0.3)
         expected = listed.gradient(scores)
         size = max(1.0, np.abs(expected).max())
-        np.testing.assert_allclose(matrix.gradient(scores), expected, atol=1e-13 * size)
+        found = matrix.gradient(scores)
+        assert found is not None
+        np.testing.assert_allclose(found, expected, atol=1e-13 * size)
         np.testing.assert_allclose(matrix.information(), listed.information(), atol=1e-13 * size)
 
 
@@ -75,8 +77,10 @@ def test_a_refit_is_the_fit_whatever_inverse_it_starts_with(link, ridge):
     again = fit_pairwise(Comparisons(names, *changed, np.zeros(21)), **options)
     for inverse in (None, near, 30 * near, near / 30):
         found = engine.refit(changed, fit.scores, inverse)
+        assert found is not None
         np.testing.assert_allclose(found, again.scores, atol=1e-10)
     kept = engine.refit(counts, fit.scores, near)  # the engine's own room was written to
+    assert kept is not None
     np.testing.assert_allclose(kept, fit.scores, atol=1e-10)
 
 

@@ -100,14 +100,15 @@ class _Search:
     """Bounds on the pairs' sensitivities, and their exact values."""
 
     def __init__(self, fit: FitResult, edges: Responses, inverse: np.ndarray) -> None:
-        self._fit, self._edges, self._inverse = fit, edges, inverse
-        self._respond_most = float(edges.respond.max())
+        self._fit, self._inverse = fit, inverse
+        self._respond = edges.respond()
+        self._respond_most = float(self._respond.max())
         self._item_a, self._item_b = (k.astype(np.int64) for k in (edges.item_a, edges.item_b))
         size = fit.num_items
         both = np.concatenate([self._item_a, self._item_b])
         order = np.argsort(both, kind="stable")
         self._neighbour = np.concatenate([self._item_b, self._item_a])[order]
-        self._weight = np.concatenate([edges.respond, edges.respond])[order]
+        self._weight = np.concatenate([self._respond, self._respond])[order]
         self._starts = np.searchsorted(both[order], np.arange(size + 1))
         self._own, self._other = self._row_bounds()
 
@@ -198,7 +199,7 @@ class _Search:
         drop = self._inverse[i] - self._inverse[j]
         difference = drop.take(self._item_a)
         difference -= drop.take(self._item_b)
-        difference *= self._edges.respond
+        difference *= self._respond
         return difference
 
 

@@ -31,14 +31,22 @@ _WORTH_SHARING = 2**16
 class Responses(NamedTuple):
     """A fit's observed pairs, as the upper half of a sparse matrix in rows of item_a.
 
-    Row i is ``starts[i]:starts[i + 1]``.
+    Row i is ``starts[i]:starts[i + 1]``. How a pair responds to its fraction is n times
+    `steepness`, which is None for the logistic link: 1 for every pair.
     """
 
     item_a: Int32[np.ndarray, " edges"]
     item_b: Int32[np.ndarray, " edges"]
     starts: Int64[np.ndarray, " rows"]
     weight: Float64[np.ndarray, " edges"]
-    respond: Float64[np.ndarray, " edges"]
+    wins_a: Float64[np.ndarray, " edges"]
+    wins_b: Float64[np.ndarray, " edges"]
+    steepness: Float64[np.ndarray, " edges"] | None
+
+    def respond(self, here: slice = slice(None)) -> Float64[np.ndarray, " edges"]:
+        """Return the responses of some pairs: not kept, being quicker to add up than to fetch."""
+        total = self.wins_a[here] + self.wins_b[here]
+        return total if self.steepness is None else total * self.steepness[here]
 
 
 class _Halves:
@@ -86,9 +94,10 @@ def _cores() -> int:
 def responses(fit: FitResult, halves: _Halves | None = None) -> Responses:
     """Return curvature and response to its fraction of each observed pair."""
     pairs = fit.pairs
-    starts = np.searchsorted(pairs.item_a, np.arange(fit.num_items + 1))
-    weight, respond = np.empty((2, len(pairs.item_a)))
-    found = Responses(pairs.item_a, pairs.item_b, starts, weight, respond)
+    rows = np.arange(fit.num_items + 1, dtype=pairs.item_a.dtype)  # another would be converted to
+    starts, weight = np.searchsorted(pairs.item_a, rows), np.empty(len(pairs.item_a))
+    ends = pairs.item_a, pairs.item_b
+    found = Responses(*ends, starts, weight, pairs.wins_a, pairs.wins_b, None)
     if fit.link.name == "logistic" and np.ptp(fit.scores) < _WIDEST:
         with _Halves(len(weight)) if halves is None else nullcontext(halves) as both:
             _fill_logistic(fit, found, both)
@@ -98,25 +107,22 @@ def responses(fit: FitResult, halves: _Halves | None = None) -> Responses:
     slopes = slopes_at(fit.link, margin)
     weight[:] = counts.wins_a * slopes.bend_a + counts.wins_b * slopes.bend_b
     # d/df of n (f psi_a + (1 - f) psi_b); psi_a - psi_b is 1 for the logistic link
-    respond[:] = (counts.wins_a + counts.wins_b) * (slopes.win_a - slopes.win_b)
-    return found
+    return found._replace(steepness=slopes.win_a - slopes.win_b)
 
 
 def _fill_logistic(fit: FitResult, edges: Responses, halves: _Halves) -> None:
-    """Fill in n p q = n e_a e_b / (e_a + e_b)^2 and n: no exponential a pair."""
+    """Fill in n p q = n e_a e_b / (e_a + e_b)^2: no exponential a pair."""
     strength, starts = np.exp(fit.scores), edges.starts
-    wins_a, wins_b = fit.pairs.wins_a, fit.pairs.wins_b
 
     def work(first: int, last: int) -> None:
         here = slice(starts[first], starts[last])
         mine = np.repeat(strength[first:last], np.diff(starts[first : last + 1]))
         other = strength.take(edges.item_b[here])
-        total = np.add(wins_a[here], wins_b[here], out=edges.respond[here])
         both = mine + other
         mine *= other
         both *= both
         mine /= both
-        np.multiply(mine, total, out=edges.weight[here])
+        np.multiply(mine, edges.respond(here), out=edges.weight[here])
 
     halves.over(starts, work)
 
@@ -125,13 +131,13 @@ def _drops(
     edges: Responses, potential: Float64[np.ndarray, " items"], halves: _Halves
 ) -> Float64[np.ndarray, " edges"]:
     """Return the difference of potentials across each observed pair, times its response."""
-    found, starts = np.empty_like(edges.respond), edges.starts
+    found, starts = np.empty_like(edges.weight), edges.starts
 
     def work(first: int, last: int) -> None:
         here = slice(starts[first], starts[last])
         drop = np.repeat(potential[first:last], np.diff(starts[first : last + 1]))
         drop -= potential.take(edges.item_b[here])
-        np.multiply(drop, edges.respond[here], out=found[here])
+        np.multiply(drop, edges.respond(here), out=found[here])
 
     halves.over(starts, work)
     return found
@@ -144,7 +150,7 @@ def one_response(
 
     One system (L + ridge) x = e_first - e_second by conjugate gradients, scaled by the diagonal;
     some ten products on well connected graphs, each of a millisecond or two for a million pairs.
-    The system is kept as long as the fit is, 16 bytes a pair, for the next prediction of it.
+    The system is kept as long as the fit is, 8 bytes a pair, for the next prediction of it.
     """
     with _Halves(len(fit.pairs.item_a)) as halves:
         system = _SYSTEMS.get(fit)
@@ -168,10 +174,16 @@ class _Laplacian:
         rows = edges.starts.astype(np.int32)
         self._upper: Any = csr_array((edges.weight, edges.item_b, rows), (size, size))
         self._lower, self.edges = self._upper.T, edges
-        upper, lower = self._products(np.ones(size), halves)
-        self._diagonal = upper + lower + ridge
+        self._diagonal = sum(halves.run(self._row_sums, lambda: self._lower @ np.ones(size)))
+        self._diagonal += ridge
         least, most = halves.run(edges.weight.min, edges.weight.max)
         self.even = bool(least * _CONTRAST > most)
+
+    def _row_sums(self) -> np.ndarray:
+        starts = self.edges.starts
+        sums, rows = np.zeros(len(starts) - 1), np.flatnonzero(np.diff(starts))
+        sums[rows] = np.add.reduceat(self.edges.weight, starts[rows])
+        return sums
 
     def _products(self, vector: np.ndarray, halves: _Halves) -> tuple[np.ndarray, np.ndarray]:
         return halves.run(lambda: self._upper @ vector, lambda: self._lower @ vector)
