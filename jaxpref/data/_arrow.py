@@ -90,8 +90,9 @@ def _together(columns: dict[str, Future[pl.Series] | pl.Series]) -> pl.LazyFrame
 def _categories(column: TextColumn, start: int) -> pl.Series:
     """Return a portion of text as categories: the words, and behind them what else is found."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.compute
 
+    pc: Any = pyarrow.compute  # its functions are made when it is imported
     text, words = column.rows.slice(start, PORTION), column.words
     if len(text) == 0:
         return pl.Series([], dtype=pl.Enum([]))

@@ -320,7 +320,9 @@ def _cells(
     keys, rater = _split(keys, sizes[2])
     a, b = _split(keys, sizes[1])
     found = dict(zip(columns.covariates, values[:, which], strict=True))
-    return Comparisons(items, a, b, *sums, rater if raters else None, raters, found)
+    wins_a, wins_b, ties = sums
+    by = rater if raters else None
+    return Comparisons(items, a, b, wins_a, wins_b, ties, by, raters, found)
 
 
 def _split(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -38,13 +38,15 @@ class StrengthProblem(eqx.Module):
     def evaluate(self, parameters: Float64[Array, " parameters"]) -> Evaluation:
         """Return gradient, diagonal, and what products need."""
         strength = _strengths(parameters)
-        sums, kept = (jnp.zeros_like(parameters),) * 2, []
+        gradient, diagonal, kept = jnp.zeros_like(parameters), jnp.zeros_like(parameters), []
         for block in self.blocks:
-            sums, found = lax.scan(
-                lambda sums, chunk: _evaluate_chunk(chunk, strength, sums), sums, block
+            (gradient, diagonal), found = lax.scan(
+                lambda sums, chunk: _evaluate_chunk(chunk, strength, sums),
+                (gradient, diagonal),
+                block,
             )
             kept.append(found)
-        return Evaluation(*sums, tuple(kept))
+        return Evaluation(gradient, diagonal, tuple(kept))
 
     def product(
         self, cache: Any, vector: Float64[Array, " parameters"]
