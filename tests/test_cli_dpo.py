@@ -216,3 +216,40 @@ def test_a_model_that_is_not_whole_is_refused(dpo, folder, tmp_path, capsys):
     assert app.run(["dpo", "--model", str(tmp_path / "none"), *data]) == 2
     assert "none" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# -- devices --------------------------------------------------------------------------------------
+
+
+def test_a_plan_needs_no_folder_and_says_what_would_fit(dpo):
+    code, printed, errors = dpo("--plan", *RUN)
+    assert (code, errors) == (0, "")
+    assert "optimizer" in printed and "Fits: " in printed and "6 N a token" in printed
+    code, printed, errors = dpo("--plan", *RUN, "--json", "--memory", "80KB")
+    found = json.loads(printed)
+    assert code == 2 and not found["fits"]
+    assert found["change"]["total_bytes"] <= 80_000 < found["total_bytes"]
+    assert "--plan: takes " in errors and "it would take" in errors
+    code, _, errors = dpo("--plan", *RUN, "--memory", "100B")
+    assert code == 2 and "nothing that was tried makes it fit" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--out: expected a folder for what comes of it, or --plan"),
+        (("--out", "x", "--mesh", "data=0"), "--mesh: expected AXIS=SIZE"),
+        (("--out", "x", "--mesh", "fsdp=64"), "takes 64 devices; this run has"),
+        (("--out", "x", "--mesh", "population=2"), "--mesh: expected data and fsdp"),
+        (("--out", "x", "--memory", "1GiB"), "--memory: expected together with --plan"),
+        (("--plan", "--memory", "much"), "--memory: expected a size as 139GiB or 80GB"),
+        (("--out", "x", "--distributed", "x"), "--distributed: expected auto or HOST:PORT"),
+        (("--plan", "--remat", "some"), "--remat: expected one of 'none', 'dots', 'full'"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(dpo, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, printed, errors = dpo(*options)
+    assert (code, printed) == (2, "")
+    assert message in errors
+    assert not list(tmp_path.iterdir())

@@ -82,17 +82,26 @@ def smallest_change(
         if config.hidden_size % devices or (options.batch_size % devices and devices > 1):
             continue
         more = {} if devices == fsdp else {"fsdp": devices}
+
+        def total(change: dict[str, Any], more: dict[str, int] = more) -> int:
+            wider = {**(mesh or {}), **more}
+            changed = replace(options, **change)
+            return plan_training(config, changed, workload, mesh=wider, platform=platform).total
+
+        if min(map(total, _all_of(single))) > memory:
+            continue
         for count in range(1 - bool(more), 5):
             for picked in combinations(single, count):
                 change = {name: value for one in picked for name, value in one.items()}
-                if len(change) < count:  # two values of one option
-                    continue
-                changed = replace(options, **change)
-                wider = {**(mesh or {}), **more}
-                found = plan_training(config, changed, workload, mesh=wider, platform=platform)
-                if found.total <= memory:
-                    return Change({**change, **more}, found.total)
+                if len(change) == count and total(change) <= memory:  # not twice one option
+                    return Change({**change, **more}, total(change))
     return None
+
+
+def _all_of(single: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return every change at once, the last of each option; and that without the optimizer's."""
+    every = {name: value for one in single for name, value in one.items()}
+    return [every, {name: value for name, value in every.items() if name != "optimizer"}]
 
 
 def _changes(
