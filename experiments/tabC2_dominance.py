@@ -80,7 +80,7 @@ def of_triples(scores: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, A
     """Return Table C2 of chosen and rejected, and the regions' shares of triples with a third."""
     pairs = Scores.from_pairs(scores[:, 0], scores[:, 1])
     found = reward_dominance(pairs, thresholds=thresholds).to_dict()
-    prompts = np.repeat(np.arange(len(scores)), 3)
+    prompts = np.repeat(np.arange(len(scores)), 3).tolist()
     names = ["chosen", "rejected", "foreign"] * len(scores)
     whole = Scores.from_arrays(prompts, names, scores.reshape(-1))
     found["triples"] = triple_shares(whole, thresholds=thresholds).to_dict()

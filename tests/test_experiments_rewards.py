@@ -79,7 +79,7 @@ def test_sensitivities_of_triples_are_those_that_the_regions_count(script):
     scores = np.random.default_rng(0).normal(0, 2, (50, 3))
     logs = module.log_sensitivities(scores)
     assert abs(logs.mean()) < 1e-12  # (i, k, j) and (i, j, k) cancel
-    prompts, names = np.repeat(np.arange(50), 3), ["a", "b", "c"] * 50
+    prompts, names = np.repeat(np.arange(50), 3).tolist(), ["a", "b", "c"] * 50
     whole = Scores.from_arrays(prompts, names, scores.reshape(-1))
     shares = triple_shares(whole, thresholds=(2.0,))
     assert shares.inside == (float(np.sum(logs > np.log(2))),)
