@@ -464,6 +464,10 @@ def test_no_file_and_no_folder(tmp_path: Path) -> None:
             pd.DataFrame({"item_a": [1.0, None], "item_b": [2, 3], "winner": "a"}),
             "row 2: item_a: .*mis",
         ),
+        (
+            pd.DataFrame([["x", "y", "a", "b"]], columns=["item_a", "item_b", "winner", "winner"]),
+            "expected each column name once; got 'winner' 2 times",
+        ),
     ],
 )
 def test_a_frame_that_cannot_be_used(frame: Any, message: str) -> None:

@@ -71,6 +71,9 @@ def _from_native(frame: Any) -> Any:
         return nw.from_native(frame)
     except TypeError:
         pass
+    except nw.exceptions.DuplicateError as error:
+        names = " ".join(str(error).split("\n")[1:]).strip("- ")
+        raise InputError(f"frame: expected each column name once; got {names}") from None
     table = _arrow_table(frame)
     if table is not None:
         return nw.from_native(table)
