@@ -154,7 +154,8 @@ def test_unquantised_leaves_are_optax_adam():
     ours, _ = state_after(scale_by_adam_8bit(), gradient)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count
         theirs, _ = state_after(optax.scale_by_adam(), gradient)
-    np.testing.assert_allclose(ours["a"], theirs["a"], rtol=F32)
+    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=F32)
 
 
 def test_the_first_update_is_exact_and_decay_and_rate_are_adamws():
@@ -164,14 +165,15 @@ def test_the_first_update_is_exact_and_decay_and_rate_are_adamws():
     one, _ = ours.update(gradient, ours.init(params), params)
     with jax.numpy_dtype_promotion("standard"):
         other, _ = theirs.update(gradient, theirs.init(params), params)
-    np.testing.assert_allclose(one["a"], other["a"], rtol=F32, atol=1e-8)
+    for left, right in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        np.testing.assert_allclose(left, right, rtol=F32, atol=1e-8)
 
 
 # -- 500 steps ------------------------------------------------------------------------------------
 
 UNITS = jnp.logspace(0, -2, 256).astype(jnp.float32)
 """The toy predicts 256 numbers in units from 1 to a hundredth: one block's gradients span 1e4."""
-SEEDS, STEPS = 5, 500
+SEEDS, STEPS = 4, 500
 
 
 def toy(seed, optimizer):
@@ -179,7 +181,7 @@ def toy(seed, optimizer):
     teacher = normal((16, 256), 99, 0.25)
     key = jax.random.key(seed)
     one, two = jax.random.split(key)
-    params = {"one": normal_of(one, (16, 32)) / 4, "two": normal_of(two, (32, 256)) / 8}
+    params = {"one": normal_of(one, (16, 16)) / 4, "two": normal_of(two, (16, 256)) / 4}
 
     def loss(params, x):
         found = jnp.tanh(x @ params["one"]) @ params["two"]
@@ -187,14 +189,14 @@ def toy(seed, optimizer):
 
     def step(carry, key):
         params, state = carry
-        gradient = jax.grad(loss)(params, normal_of(key, (16, 16)))
+        gradient = jax.grad(loss)(params, normal_of(key, (8, 16)))
         updates, state = optimizer.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), None
 
     start = (params, optimizer.init(params))
     keys = jax.random.split(jax.random.fold_in(key, 1), STEPS)
     (params, _), _ = jax.lax.scan(step, start, keys)
-    return loss(params, normal((2048, 16), 1234))
+    return loss(params, normal((512, 16), 1234))
 
 
 def normal_of(key, shape):
@@ -252,9 +254,10 @@ def test_layer_by_layer_is_in_place_and_only_a_layer_is_whole_in_float32(monkeyp
     np.testing.assert_array_equal(updates["layers"], expected["layers"])
     assert isinstance(after, Adam8bitState) and int(after.count) == 1
     one_layer = 64 * 512 * 4
-    memory = sliced.memory_analysis()
+    memory, before = sliced.memory_analysis(), whole.memory_analysis()
+    assert memory is not None and before is not None
     assert memory.temp_size_in_bytes < 8 * one_layer
-    assert whole.memory_analysis().temp_size_in_bytes > 8 * 2 * one_layer
+    assert before.temp_size_in_bytes > 8 * 2 * one_layer
     assert memory.alias_size_in_bytes > 3 * 8 * 64 * 512  # the codes and the gradient's own bytes
 
 

@@ -20,10 +20,10 @@ from jaxpref.llm.checkpoints import save_model
 from jaxpref.llm.config import decoder_config
 from jaxpref.llm.decoder import LanguageModel, hidden_states, initial_model, vocabulary_logits
 from jaxpref.llm.lora import (
-    TARGETS,
     LoraOptions,
     adapted_graphdef,
     adapted_model,
+    adapters_off,
     initial_adapters,
     join,
     merged_model,
@@ -32,6 +32,7 @@ from jaxpref.llm.lora_files import load_adapters, save_adapters
 from jaxpref.llm.losses import LossSettings
 from jaxpref.llm.population import MODES, Members, train_member, train_population
 from jaxpref.llm.reference import reference_logps
+from jaxpref.llm.resume import latest_checkpoint
 from jaxpref.llm.rows import Tokens, completion_width, pack_rows
 from jaxpref.llm.trainer import TrainOptions, train_preferences
 from jaxpref.llm.training import Batches, Recipe
@@ -60,8 +61,12 @@ ROWS = pack_rows(
 
 
 def logits(model):
-    hidden = hidden_states(model.graphdef, model.params, TOKENS)
-    return vocabulary_logits(model.graphdef, model.params, hidden)
+    return _logits(model.graphdef, model.params)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _logits(graphdef, params):
+    return vocabulary_logits(graphdef, params, hidden_states(graphdef, params, TOKENS))
 
 
 def trained_like(config, options, seed=1):
@@ -154,7 +159,7 @@ def test_training_starts_at_log_2_and_only_the_adapters_move(result):
     np.testing.assert_allclose(logits(result.model), adapted, rtol=1e-3, atol=1e-4)
 
 
-def test_a_run_goes_on_bit_for_bit_and_with_other_adapters_not_at_all(result, tmp_path):
+def test_a_run_goes_on_bit_for_bit_and_states_its_adapters(result, tmp_path):
     class StopError(Exception):
         pass
 
@@ -166,11 +171,9 @@ def test_a_run_goes_on_bit_for_bit_and_with_other_adapters_not_at_all(result, tm
     given = {"out": tmp_path, "save_every": 3}
     with pytest.raises(StopError):
         train_preferences(MODEL, ROWS, options=options, progress=stop, **given)
-    other = TrainOptions(
-        learning_rate=1e-2, steps=6, batch_size=4, seed=1, lora=LoraOptions(rank=2)
-    )
-    with pytest.raises(InputError, match="lora was"):
-        train_preferences(MODEL, ROWS, options=other, resume=True, **given)
+    last = latest_checkpoint(tmp_path / "checkpoints")
+    assert last is not None  # what a run that goes on is held to
+    assert last.record["settings"]["lora"] == {"rank": 3, "alpha": 6.0, "targets": None}
     again = train_preferences(MODEL, ROWS, options=options, resume=True, **given)
     for one, other in zip(*map(jax.tree.leaves, (again.adapters, result.adapters)), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -179,6 +182,7 @@ def test_a_run_goes_on_bit_for_bit_and_with_other_adapters_not_at_all(result, tm
 # -- populations ----------------------------------------------------------------------------------
 
 COUNT, STEPS, BATCH = 4, 3, 4
+FEW = LoraOptions(rank=3, alpha=6.0, targets=("query", "down"))
 RECIPE = Recipe(micro_batch=2, clip_norm=1.0, logit_width=completion_width(ROWS))
 
 
@@ -194,7 +198,7 @@ def population():
     )
     ones = np.ones(COUNT, np.float32)
     betas = np.linspace(0.1, 1, COUNT, dtype=np.float32)
-    starts = [initial_adapters(MODEL.config, OPTIONS, jax.random.key(k)) for k in range(COUNT)]
+    starts = [initial_adapters(MODEL.config, FEW, jax.random.key(k)) for k in range(COUNT)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     return Members(batches, LossSettings(betas, 0 * ones, ones, ones), stacked)
 
@@ -211,11 +215,7 @@ def _by_path(tree):
 
 @pytest.fixture(scope="module")
 def shared():
-    adapted = adapted_model(
-        MODEL,
-        OPTIONS,
-        jax.tree.map(jnp.zeros_like, initial_adapters(MODEL.config, OPTIONS, jax.random.key(0))),
-    )
+    adapted = adapted_model(MODEL, FEW, adapters_off(MODEL.config, FEW))
     logps = reference_logps(adapted.graphdef, adapted.params, ROWS, recipe=RECIPE, batch_size=BATCH)
     return adapted.graphdef, MODEL.params, jax.tree.map(jnp.asarray, ROWS), jnp.asarray(logps)
 
@@ -232,13 +232,15 @@ def alone(shared):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(m, marks=[pytest.mark.slow] * (m == "chunks")) for m in MODES]
+)
 def test_each_member_is_its_solo_run(shared, alone, mode):
-    blocks = train_population(
-        *shared, population(), recipe=RECIPE, evaluation=keep, mode=mode, block=COUNT, chunk=2
-    )
+    graphdef, params, rows, logps = shared
+    how = {"recipe": RECIPE, "evaluation": keep, "mode": mode, "block": COUNT, "chunk": 2}
+    blocks = train_population(graphdef, params, rows, logps, population(), **how)
     found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part for _, part in blocks))
-    assert len(found.evaluation) == 2 * len(TARGETS)
+    assert len(found.evaluation) == 4
 
     def parts(one):  # at a margin of 0 who is ahead is rounding
         return [*one.evaluation, *one.metrics._replace(accuracy=one.metrics.accuracy[:, 1:])]
