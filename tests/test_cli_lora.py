@@ -54,6 +54,7 @@ def test_dpo_leaves_the_adapter_and_the_model_with_it_merged(run, model, tmp_pat
     assert np.any(np.asarray(moved != base.params["layers"]["attention"]["query"]["kernel"][...]))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_adapters_goes_on_only_as_one(run, tmp_path):
     out = tmp_path / "out"
     small = ("--out", out, "--pairs", "8", "--batch-size", "4", "--block", "2", "--p23", "0,1")
