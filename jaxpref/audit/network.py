@@ -142,8 +142,8 @@ def network_sensitivity(fit: FitResult, item_i: str, item_j: str) -> NetworkSens
     -----
     One factorisation and one solve. Exact to rounding on trees; elsewhere relative errors are
     about 1e-12, the currents being refined twice. From 600 items on one solve by conjugate
-    gradients, to about 1e-11, where they converge (about a fifth of a refit's time for a million
-    pairs, less from the second prediction of a fit on: its weights are kept).
+    gradients, to about 1e-11, where they converge (about a quarter of a refit's time for a million
+    pairs, a sixth from the second prediction of a fit on, whose weights are kept).
 
     Examples
     --------
