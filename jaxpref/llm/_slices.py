@@ -48,6 +48,7 @@ def _read_shards(
     """Read each part once, for all devices of this process that hold a copy of it."""
     holders: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
+        assert index is not None  # of a device that holds nothing
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
         holders.setdefault(bounds, []).append(device)
     arrays = []

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,7 +37,7 @@ def join(text: str) -> None:
         If the text is none of that, or the others cannot be reached.
     """
     if text == "auto":
-        arguments = {}
+        arguments: dict[str, Any] = {}
     else:
         found = _ADDRESS.fullmatch(text)
         if found is None or not int(found["index"]) < int(found["count"]):

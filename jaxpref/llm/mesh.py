@@ -296,14 +296,16 @@ def host_whole(array: Any) -> np.ndarray:
     """Return an array on the host of every process."""
     if not isinstance(array, jax.Array) or array.is_fully_replicated:
         return np.asarray(array)
-    return np.asarray(_gathering(array.sharding.mesh, False)(array))
+    sharding: Any = array.sharding
+    return np.asarray(_gathering(sharding.mesh, False)(array))
 
 
 def host_entry(array: Any, at: int) -> np.ndarray:
     """Return ``array[at]`` on the host of every process."""
     if not isinstance(array, jax.Array) or array.is_fully_replicated:
         return np.asarray(array[at])
-    return np.asarray(_gathering(array.sharding.mesh, True)(array, at))
+    sharding: Any = array.sharding
+    return np.asarray(_gathering(sharding.mesh, True)(array, at))
 
 
 @lru_cache(maxsize=8)
