@@ -173,7 +173,7 @@ def relative_buckets(length: int, *, buckets: int, furthest: int) -> Int[np.ndar
     itself up to there; in float32, as the released weights were trained.
 
     >>> relative_buckets(9, buckets=4, furthest=16)[8].tolist()
-    [4, 4, 4, 4, 3, 3, 2, 1, 0]
+    [3, 3, 3, 3, 3, 3, 2, 1, 0]
     """
     place = np.arange(length)
     apart = place[:, None] - place

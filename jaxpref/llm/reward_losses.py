@@ -97,7 +97,7 @@ def plackett_luce_loss(scores: ArrayLike, *, temperature: ArrayLike = 1.0) -> Fl
     Examples
     --------
     >>> print(plackett_luce_loss([[0.0, 0.0, 0.0], [4.0, 2.0, 0.0]]).round(4))
-    [1.7918 0.2698]
+    [1.7918 0.2699]
     """
     (values,) = nx.as_floats(scores)
     if values.ndim < 1 or values.shape[-1] < 2:

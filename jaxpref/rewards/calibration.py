@@ -82,7 +82,7 @@ def reward_calibration(scores: Scores) -> Calibration:
     --------
     >>> found = reward_calibration(Scores.from_pairs([2.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.5]))
     >>> found.accuracy, round(found.log_loss, 4), round(found.slope, 2)
-    (0.75, 0.5569, 1.25)
+    (0.75, 0.5569, 0.96)
     """
     if not scores.paired:
         raise InputError("scores: expected pairs of chosen and rejected; got responses unordered")
