@@ -92,6 +92,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items() if version) + ".",
     ]
+    lines += ["", result["note"]] if "note" in result else []
     for threads, part in result["threads"].items():
         lines += ["", f"## BLAS threads: {threads}", "", table(part["rows"])]
     rows = next(iter(result["threads"].values()))["accuracy"].get("_fit_pairwise", [])
