@@ -155,8 +155,8 @@ def plan_training(
     parts = recipe.micro_batch is not None
     copied = _copied((state.params, frozen), recipe, mesh)
     traced = _traced(config, options.lora, _memory_only(recipe), workload.width)
-    gradient = _gradient_bytes(state.params, recipe, mesh)
-    direction = _update_bytes(state.params, recipe, mesh)
+    gradient = _gradient_bytes(state.params, recipe, mesh, platform)
+    direction = _update_bytes(state.params, recipe, mesh, platform)
     items += _peak(config, recipe, traced, gradient, direction, copied, rows, parts)
     items = [item for item in items if item.bytes]
     count = _count(state.params if frozen is None else frozen)
@@ -228,16 +228,14 @@ def _table_bytes(workload: Workload, batch: int) -> int:
     return rows * (3 * workload.width + workload.completions) * 4
 
 
-def _gradient_bytes(params: Any, recipe: Recipe, mesh: dict[str, int]) -> int:
+def _gradient_bytes(params: Any, recipe: Recipe, mesh: dict[str, int], platform: str) -> int:
     """Return the bytes of a gradient: of the passes' type, or of the parameters' if narrower."""
-    if not jax.tree.leaves(params):
-        return 0
     widest = max(leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    size = jnp.dtype(recipe.compute_dtype or "float32").itemsize
-    return _bytes(params, mesh) * min(size, widest) // widest
+    size = min(jnp.dtype(recipe.compute_dtype or "float32").itemsize, widest)
+    return _bytes(params, mesh) // widest * (max(size, 4) if platform == "cpu" else size)
 
 
-def _update_bytes(params: Any, recipe: Recipe, mesh: dict[str, int]) -> int:
+def _update_bytes(params: Any, recipe: Recipe, mesh: dict[str, int], platform: str) -> int:
     """Return what the update holds beside parameters, moments and the gradient.
 
     That is a direction of the gradient's size; of tensors whose moments are bytes, those in
@@ -245,7 +243,7 @@ def _update_bytes(params: Any, recipe: Recipe, mesh: dict[str, int]) -> int:
     gradient's place.
     """
     if recipe.optimizer != "adamw8bit":
-        return _gradient_bytes(params, recipe, mesh)
+        return _gradient_bytes(params, recipe, mesh, platform)
     plain, decoded, layer = 0, 0, 0
     for keys, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         count = leaf.size // (
