@@ -17,8 +17,8 @@ from jaxpref.audit.across import across_links
 from jaxpref.audit.collect import what_to_collect
 from jaxpref.audit.dominance import bin_counts, count_cycles, describe_dominance
 from jaxpref.audit.engine import Engine
-from jaxpref.audit.terms import counts_of
 from jaxpref.audit.multiplicity import Profile, multiplicity
+from jaxpref.audit.terms import counts_of
 from jaxpref.data import Comparisons, load_bundled
 from jaxpref.fit import FitResult, fit_pairwise
 from tests.test_audit_flips import votes

@@ -174,8 +174,8 @@ class _Laplacian:
         rows = edges.starts.astype(np.int32)
         self._upper: Any = csr_array((edges.weight, edges.item_b, rows), (size, size))
         self._lower, self.edges = self._upper.T, edges
-        self._diagonal = sum(halves.run(self._row_sums, lambda: self._lower @ np.ones(size)))
-        self._diagonal += ridge
+        upper, lower = halves.run(self._row_sums, lambda: self._lower @ np.ones(size))
+        self._diagonal: np.ndarray = upper + lower + ridge
         least, most = halves.run(edges.weight.min, edges.weight.max)
         self.even = bool(least * _CONTRAST > most)
 
