@@ -104,7 +104,8 @@ def population(model) -> list:
     reference = reference_logps(model.graphdef, model.params, rows, recipe=recipe)
     number = np.random.default_rng(0).integers(0, 16, (3, 2, 4)).astype(np.int32)
     rates = np.full((3, 2), 1e-2, np.float32)
-    batches = Batches(number, np.ones((3, 2, 4), np.float32), None, rates)
+    weights = jnp.ones((3, 2, 4), jnp.float32)
+    batches = Batches(jnp.asarray(number), weights, None, jnp.asarray(rates))
     betas = np.array([0.1, 0.2, 0.4], np.float32)
     settings = LossSettings(betas, *(np.full(3, x, np.float32) for x in (0.0, 1.0, 1.0)))
     found = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +39,8 @@ def normal(shape, seed=1, scale=1.0):
     return scale * jax.random.normal(jax.random.key(seed), shape, jnp.float32)
 
 
-def state_after(optimizer, gradients, steps=3):
-    state, update = optimizer.init(gradients), jax.jit(optimizer.update)
+def state_after(optimizer, gradients, steps=3) -> Any:
+    state, update, updates = optimizer.init(gradients), jax.jit(optimizer.update), None
     for _ in range(steps):
         updates, state = update(gradients, state)
     return updates, state
@@ -98,8 +100,9 @@ def test_a_first_moment_without_gradient_goes_to_nothing():
     """To the nearest, a code of 9 that decays by a tenth is 9 again."""
     optimizer = scale_by_adam_8bit(mask=everything)
     rest = normal((256,)).at[:8].set(0.0)
-    state, update = optimizer.init({"a": rest}), jax.jit(optimizer.update)
-    _, state = update({"a": rest.at[:8].set(1.0)}, state)
+    state: Any = optimizer.init({"a": rest})
+    update = jax.jit(optimizer.update)
+    updates, state = update({"a": rest.at[:8].set(1.0)}, state)
     for _ in range(100):
         updates, state = update({"a": rest}, state)
     assert not np.any(state.mu["a"].codes[:8])
@@ -135,8 +138,9 @@ def test_an_8b_model_keeps_its_matrices_at_2_03_bytes_a_parameter():
 
 def test_small_tensors_and_embeddings_stay_as_they_are_unless_asked():
     params = {"embedding": jnp.zeros((64, 256)), "layers": {"a": jnp.zeros((8, 4000))}}
-    assert share_quantised(scale_by_adam_8bit().init(params)) == 0
-    assert share_quantised(scale_by_adam_8bit(mask=everything).init(params)) == 1
+    chosen: Any = scale_by_adam_8bit().init(params)
+    asked: Any = scale_by_adam_8bit(mask=everything).init(params)
+    assert share_quantised(chosen) == 0 and share_quantised(asked) == 1
     assert quantised_by_default("['layers']['a']", params["layers"]["a"], min_size=4000)
 
 
@@ -160,7 +164,7 @@ def test_unquantised_leaves_are_optax_adam():
 
 def test_the_first_update_is_exact_and_decay_and_rate_are_adamws():
     params, gradient = {"a": normal((16, 256))}, {"a": normal((16, 256), 2)}
-    options = {"b1": 0.8, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
+    options: dict[str, Any] = {"b1": 0.8, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
     ours, theirs = adamw_8bit(1e-2, mask=everything, **options), optax.adamw(1e-2, **options)
     one, _ = ours.update(gradient, ours.init(params), params)
     with jax.numpy_dtype_promotion("standard"):

@@ -18,7 +18,7 @@ from jaxpref.llm.trainer import TrainOptions  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-import bench_plan  # noqa: E402
+import bench_plan  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 GIB = 1 << 30
 LLAMA_8B = decoder_config(

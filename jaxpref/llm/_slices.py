@@ -46,7 +46,7 @@ def _read_shards(
     stacked: bool,
 ) -> jax.Array:
     """Read each part once, for all devices of this process that hold a copy of it."""
-    holders: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         assert index is not None  # of a device that holds nothing
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))

@@ -60,7 +60,7 @@ class Adam8bitState(NamedTuple):
     There is no key: the random rounding follows from the count and the leaf's place.
     """
 
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]  # optax's name of it
     mu: Any
     nu: Any
 
@@ -198,18 +198,18 @@ def scale_by_adam_8bit(
 
         return Adam8bitState(jnp.zeros((), jnp.int32), zero("int8"), zero("uint8"))
 
-    def update(gradients: Any, state: Adam8bitState, params: Any = None) -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         del params
-        count = optax.safe_increment(state.count)
-        leaves, structure = jax.tree.flatten(gradients)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        leaves, structure = jax.tree.flatten(updates)
         moments = (structure.flatten_up_to(tree) for tree in (state.mu, state.nu))
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), count), len(leaves))
         found = [
-            _update_leaf(*arrays, count, adam)
-            for arrays in zip(leaves, *moments, keys, strict=True)
+            _update_leaf(leaf, mu, nu, key, count, adam)
+            for leaf, mu, nu, key in zip(leaves, *moments, keys, strict=True)
         ]
-        updates, mu, nu = (structure.unflatten(part) for part in zip(*found, strict=True))
-        return updates, Adam8bitState(count, mu, nu)
+        directions, mu, nu = (structure.unflatten(part) for part in zip(*found, strict=True))
+        return directions, Adam8bitState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
 
@@ -291,7 +291,8 @@ def _by_layers(
     """Update one layer after the other, in the buffers that hold them."""
 
     def layer(part: Any, key: Array) -> Any:
-        return _quantised(*part, key, count, adam)
+        gradient, mu, nu = part
+        return _quantised(gradient, mu, nu, key, count, adam)
 
     return by_layers(layer, (gradient, mu, nu), key)
 

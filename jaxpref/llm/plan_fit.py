@@ -165,5 +165,6 @@ def compiled_bytes(
         frozen=frozen,
     )
     found = lowered.compile().memory_analysis()
+    assert found is not None  # every backend that is planned for has one
     results = found.output_size_in_bytes - found.alias_size_in_bytes
     return found.argument_size_in_bytes + results + found.temp_size_in_bytes
