@@ -64,7 +64,7 @@ class LoraOptions:
     """
 
     rank: int = 8
-    alpha: float | None = None
+    alpha: float | int | None = None
     targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
