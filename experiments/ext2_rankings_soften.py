@@ -337,7 +337,7 @@ def judge(found: dict[str, Any]) -> list[_common.Row]:
                 _common.judge(
                     f"ext. 2, {measure}: rankings against {ARMS[arm]}",
                     f"longer tuples soften the jump: {words} {softer}",
-                    paper=_shown(theirs),
+                    paper=f"(ours, of pairs) {_shown(theirs)}",
                     ours=_shown(ours),
                     # Both infinite: neither makes the way, and nothing is softened.
                     error=0.0 if ours == theirs else sign * (ours - theirs),

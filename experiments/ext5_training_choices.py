@@ -4,7 +4,7 @@ Item: ext. 5, beside Fig. 3.
 Claim: none of the paper's, which does not state the number of samples, and whose learning rate is
     for models ten thousand times larger. Each choice is varied alone: does the learned p13 still
     climb while the learned p23 hardly moves, and how much of the policies' answers stays in format?
-    The rate of Fig. 3 here was chosen by this table: of those whose p13 goes the whole way from
+    The rate of Fig. 3 here was chosen by this table: of the rates whose p13 goes the whole way from
     below 0.2 it keeps most answers in format.
 Command: python experiments/ext5_training_choices.py [--smoke] [--out FOLDER]
 Minutes: 12 once the reference is fine-tuned (7, cached). Device: CPU or GPU.
