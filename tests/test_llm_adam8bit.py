@@ -207,6 +207,7 @@ def normal_of(key, shape):
     return jax.random.normal(key, shape, jnp.float32)
 
 
+@pytest.mark.slow
 def test_in_500_steps_it_ends_within_the_spread_of_seeds_and_a_linear_code_does_not():
     rate = optax.linear_schedule(3e-3, 0.0, STEPS)
 

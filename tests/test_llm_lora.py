@@ -233,7 +233,7 @@ def alone(shared):
 
 
 @pytest.mark.parametrize(
-    "mode", [pytest.param(m, marks=[pytest.mark.slow] * (m == "chunks")) for m in MODES]
+    "mode", [pytest.param(m, marks=[pytest.mark.slow] * (m != "map")) for m in MODES]
 )
 def test_each_member_is_its_solo_run(shared, alone, mode):
     graphdef, params, rows, logps = shared
