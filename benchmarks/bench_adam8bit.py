@@ -7,7 +7,8 @@ Trainings of Figure 3 (stories260K, fine-tuned as in the experiments; 64 steps o
 .99) with the same seeds, three ways: float32; bytes, as ``--optimizer adamw8bit`` has them; and
 bytes with a linear code of the second moment. ``--reference`` names a reference that is fine-tuned
 already. The yardstick is the spread of float32 from seed to seed: a way is within it if its mean is
-within one standard deviation of float32's, for each learned probability and for the loss.
+within one standard deviation of float32's, for the log-odds of each learned preference (two of the
+probabilities are 0 and 1 to four digits) and for the loss.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import optax
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "experiments"))
-NAMES = ("p12", "p23", "p13", "loss")
+NAMES = ("logit12", "logit23", "logit13", "loss")
 P23 = 0.2
 
 
