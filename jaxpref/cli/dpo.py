@@ -203,7 +203,7 @@ def dpo(
     from ..llm.config import decoder_config
     from ..llm.distributed import is_first, wait
     from ..llm.tokenizers import load_tokenizer
-    from ..llm.trainer import train_preferences
+    from ..llm.trainer import fitting_recipe, train_preferences
     from ..report.files import check_folder
 
     if not model.is_dir():
@@ -223,7 +223,7 @@ def dpo(
         start = load_model(model, dtype=_kept_in(options), mesh=mesh)
         tokenizer = load_tokenizer(model, config=start.config)
         encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
-    options.recipe(encoded.completions)  # raises where the loss cannot take them
+    fitting_recipe(start, encoded.completions, options, mesh)  # raises where there is none
     if is_first():
         check_folder("--out", out)
         (out / "metrics.jsonl").touch()  # from here on there is a run to go on with

@@ -195,6 +195,27 @@ def supervised_fine_tune(
     return run.go(resume, identity or {})
 
 
+def fitting_recipe(
+    model: LanguageModel, completions: int, options: TrainOptions, mesh: Mesh | None = None
+) -> Recipe:
+    """Return what fixes a run's program on these devices; parameters as :func:`train_preferences`.
+
+    Raises
+    ------
+    InputError
+        If the loss cannot take so many completions, or the mesh does not divide the model or the
+        rows that are taken at once.
+    """
+    devices = 1 if mesh is None else row_devices(mesh)
+    recipe = options.recipe(completions, model.config.sliding_window, devices=devices)
+    if mesh is not None:
+        check_mesh(mesh, model.config, recipe.micro_batch or options.batch_size)
+    if options.attention is not None:
+        return recipe
+    dtype = options.compute_dtype or "float32"
+    return replace(recipe, attention=best_attention(dtype, model.config.head_dim))
+
+
 def _prepare(
     model: LanguageModel,
     rows: Rows,
@@ -204,13 +225,7 @@ def _prepare(
     mesh: Mesh | None,
 ) -> tuple[list[_Part], Plan]:
     """Return the rows by width on the device, and the order of the data."""
-    devices = 1 if mesh is None else row_devices(mesh)
-    recipe = options.recipe(completions, model.config.sliding_window, devices=devices)
-    if mesh is not None:
-        check_mesh(mesh, model.config, recipe.micro_batch or options.batch_size)
-    if options.attention is None:
-        dtype = options.compute_dtype or "float32"
-        recipe = replace(recipe, attention=best_attention(dtype, model.config.head_dim))
+    recipe = fitting_recipe(model, completions, options, mesh)
     pieces = [rows] if plan is not None else _few_widths(rows, _steps(options, rows))
     none = spread(np.zeros((1, completions), np.float32), mesh)
     parts = []
