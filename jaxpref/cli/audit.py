@@ -225,6 +225,11 @@ def _audit_rankings(
     use_float64()
     fitting.check()
     chosen = fitting.choose(ranked.read(file, reading))
+    if chosen.tie_sizes().size:
+        raise InputError(
+            f"{file}: expected rankings without ties, which is what is audited; break them, or "
+            "leave those rankings out"
+        )
     with _terminal.working(f"Fitting {chosen.num_items:,} items"):
         fit = fit_rankings(chosen, ridge=fitting.ridge, max_steps=fitting.max_steps)
     wanted = {

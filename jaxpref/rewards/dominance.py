@@ -195,7 +195,8 @@ def _variance(scores: Scores) -> tuple[float, float | None]:
     sums = np.add.reduceat(scores.score, scores.start[:-1])
     centred = scores.score - np.repeat(sums / sizes, scores.sizes)
     # The squared margins of a prompt's pairs add up to n times its sum of squares.
-    squares = sizes * np.add.reduceat(centred**2, scores.start[:-1])
+    with np.errstate(over="ignore"):  # a variance beyond all floats is shown as infinite
+        squares = sizes * np.add.reduceat(centred**2, scores.start[:-1])
     weight = sizes * (sizes - 1)
     ratio = float(squares.sum() / weight.sum())
     count = len(sizes)
