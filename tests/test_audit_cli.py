@@ -123,3 +123,10 @@ def test_rankings_are_audited(capsys, tmp_path):
     assert "How few rankings would flip it" in text and "://" not in text
     err = refused(capsys, str(path), "--rankings", "--plot", str(tmp_path / "found.png"))
     assert "expected no --plot" in err
+
+
+def test_tied_rankings_are_refused_without_an_option_that_does_not_help(capsys, tmp_path):
+    path = tmp_path / "tied.csv"
+    path.write_text("ranking,rank,item\n1,1,a\n1,1,b\n1,2,c\n2,1,c\n2,2,a\n2,3,b\n")
+    told = refused(capsys, str(path), "--rankings")
+    assert "expected rankings without ties" in told and "--ties" not in told
