@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -27,8 +28,8 @@ from jaxpref.llm.population import (
     train_population,
 )
 from jaxpref.llm.reference import reference_logps
-from jaxpref.llm.rows import Tokens, completion_width, pack_rows
-from jaxpref.llm.training import Batches, Recipe
+from jaxpref.llm.rows import Tokens, completion_width, pack_rows, row_widths
+from jaxpref.llm.training import Batches, Recipe, dpo_gradient
 
 MODEL = initial_model(
     decoder_config(
@@ -144,6 +145,32 @@ def test_together_each_member_is_its_solo_run_within_rounding(start, alone, mode
     jax.tree.map(partial(np.testing.assert_allclose, rtol=F32 * 10, atol=F32), *first)
     np.testing.assert_allclose(found.metrics.loss, alone.metrics.loss, rtol=1e-4)
     assert found.evaluation["data"].tolist() == [7.0] * COUNT
+
+
+@pytest.mark.parametrize("parts", [2, None])
+def test_rows_cut_to_their_lengths_give_the_same_gradient(parts):
+    """Sorted by length and cut to two widths, whatever order they come in."""
+    records = [Tokens((1, *range(3, 4 + n)), ((5, 2), (6, 7, 2)[n % 2 :])) for n in range(16)]
+    rows = pack_rows(records, max_length=32, width=24).rows
+    widths = row_widths(rows, 2)
+    assert [width for width, _ in widths] == [16, 24] and widths[-1][1] == completion_width(rows)
+    table, logps = jax.tree.map(jnp.asarray, rows), -jnp.ones((16, 2), jnp.float32)
+    one = jax.tree.map(lambda leaf: leaf[0], member(0).batches)
+
+    def gradient(recipe, order):
+        batch = one._replace(rows=order)
+        given = (MODEL.graphdef, MODEL.params, table, logps, batch, member(0).settings)
+        return dpo_gradient(*given, recipe)
+
+    recipe = replace(RECIPE, micro_batch=parts, logit_width=widths[-1][1])
+    whole, cut = (
+        jax.jit(partial(gradient, replace(recipe, widths=asked))) for asked in ((), widths)
+    )
+    for order in ([15, 0, 3, 13], [0, 14, 5, 3], [2, 2, 6, 1], [15, 14, 15, 13]):
+        order = jnp.asarray(order, jnp.int32)
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=F32 * 10, atol=F32), cut(order), whole(order)
+        )
 
 
 def test_members_differ_by_what_is_theirs(alone):

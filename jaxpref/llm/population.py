@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -231,6 +232,9 @@ def _block(
     chunk: int,
     mesh: Mesh | None,
 ) -> Trained:
+    if mode != "map":  # members at once would compute every width
+        recipe = replace(recipe, widths=())
+
     def run(params: Any, rows: Rows, reference: jax.Array, data: Any, members: Members) -> Trained:
         def one(member: Members) -> Trained:
             return train_member(

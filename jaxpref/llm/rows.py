@@ -348,6 +348,51 @@ def split_by_width(rows: Rows) -> list[tuple[np.ndarray, Rows]]:
     return parts
 
 
+def row_widths(rows: Rows, most: int) -> tuple[tuple[int, int], ...]:
+    """Return the widths, at most so many, to which rows can be cut with the least padding left.
+
+    Each row goes with the least width that holds it. Widths are multiples of 8, but none of 128
+    (see :func:`jaxpref.llm.trainer.trim_rows`).
+
+    Parameters
+    ----------
+    rows : Rows, shape (R, T)
+    most : int
+        Widths, at least 1.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Width, and most completion tokens of the rows that fit it; the last holds every row.
+
+    Examples
+    --------
+    >>> records = [Tokens((1,) * n, ((2,), (3, 3))) for n in (3, 4, 5, 20, 60)]
+    >>> row_widths(pack_rows(records, max_length=70).rows, 2)
+    ((8, 3), (64, 3))
+    """
+    check_count("most", most)
+    lengths = row_lengths(rows)
+    answers = np.sum(np.asarray(rows.segments) >= FIRST_COMPLETION, axis=-1)
+    rounded = -(-lengths // 8) * 8
+    rounded += 8 * (rounded % 128 == 0)
+    widths, counts = np.unique(rounded, return_counts=True)
+    below = np.concatenate(([0], np.cumsum(counts)))
+    # best[k][i]: the fewest tokens of the i narrowest kinds of rows at k widths, and the choice
+    best = {0: (0, ())}
+    for _ in range(most):
+        best = {
+            i: min(
+                (tokens + int(widths[i - 1] * (below[i] - below[j])), (*chosen, i - 1))
+                for j, (tokens, chosen) in best.items()
+                if j < i
+            )
+            for i in range(1, len(widths) + 1)
+        } | {0: (0, ())}
+    chosen = widths[list(best[len(widths)][1])]
+    return tuple((int(w), int(np.max(answers[rounded <= w]))) for w in chosen)
+
+
 def row_mask(
     segments: Int[Array, "R T"] | Int[np.ndarray, "R T"],
     positions: Int[Array, "R T"] | Int[np.ndarray, "R T"],

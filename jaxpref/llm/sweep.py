@@ -50,7 +50,7 @@ from .population import MODES, Members, Trained, measure_modes, train_population
 from .preferences import as_message
 from .probe import ExactProbe, ProbeRows, exact_probe_of_rows, probe_rows
 from .reference import digest, reference_logps
-from .rows import Rows, completion_width, encode_rows
+from .rows import Rows, completion_width, encode_rows, row_widths
 from .sweep_files import append_members, open_sweep, read_members
 from .tokenizers import load_tokenizer
 from .trainer import trim_rows
@@ -58,6 +58,8 @@ from .training import Batches, Recipe
 
 Progress = Callable[[int, int], None]
 MEASURED = "measured"
+_WIDTHS = 4
+"""Widths to which a part of a step is cut on a processor: each is compiled."""
 CHOSEN = ((0, 1), (1, 2), (0, 2))
 """Places in omega of p12, p23 and p13."""
 
@@ -265,6 +267,7 @@ def prepare(
         compute_dtype=options.compute_dtype,
         logit_width=completion_width(rows),
         sliding_window=model.config.sliding_window,
+        widths=row_widths(rows, _WIDTHS) if small else (),
     )
     reference = reference_logps(
         scored.graphdef,

@@ -13,7 +13,8 @@ fault: the loss sees only the difference. The metrics therefore hold both, not o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ from .mesh import split_params, split_rows
 from .precision import apply_stochastically
 from .reward_losses import REWARD_LOSSES
 from .reward_models import row_scores
-from .rows import Rows, completion_lengths
+from .rows import PADDING, Rows, completion_lengths
 
 Params = Any
 """A tree of arrays."""
@@ -139,6 +140,11 @@ class Recipe:
     attention, remat : str
         As in :func:`jaxpref.llm.hidden_states`: how attention is computed, and what the backward
         pass computes again instead of keeping.
+    widths : tuple of (int, int)
+        Tokens and completion tokens to which a part of a step may be cut, narrowest first, the
+        last holding every row (:func:`jaxpref.llm.rows.row_widths`): the rows of a step are sorted
+        by length, and each part takes the least width that holds it. Not cut when empty. For runs
+        one after the other: under vmap every width would be computed for every part.
     """
 
     loss: str = "dpo"
@@ -158,6 +164,7 @@ class Recipe:
     remat: str = "none"
     optimizer: str = "adamw"
     stochastic: bool = False
+    widths: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         check_option("loss", self.loss, LOSSES)
@@ -258,17 +265,45 @@ def policy_logps(
 
 
 def _summed_gradient(
-    objective: Callable[..., Any], params: Params, batch: Any, micro_batch: int | None
+    objective: Callable[..., Any], params: Params, batch: Any, rows: Rows, recipe: Recipe
 ) -> Any:
-    """Return ``((value, sums), gradient)`` of an objective that is a sum over the batch's rows."""
+    """Return ``((value, sums), gradient)`` of an objective that is a sum over the batch's rows.
 
-    def gradient(params: Params, part: Any) -> Any:
-        value, slope = jax.value_and_grad(objective, has_aux=True)(params, split_rows(part))
+    It is called with the parameters, the part of the batch, its rows and the recipe for them.
+    """
+
+    def gradient(params: Params, part: Any, width: tuple[int, int] | None = None) -> Any:
+        piece, own = select(rows, part.rows), recipe
+        if width is not None:
+            piece = Rows(*(field[:, : width[0]] for field in piece))
+            own = replace(recipe, logit_width=width[1])
+        slope = jax.value_and_grad(partial(objective, recipe=own), has_aux=True)
+        value, slope = slope(params, *split_rows((part, piece)))
         return value, split_params(slope)
 
+    def fitted(params: Params, part: Any) -> Any:
+        longest = jnp.max(jnp.sum(select(rows.segments, part.rows) > PADDING, axis=1))
+        steps = jnp.asarray([width for width, _ in recipe.widths[:-1]], longest.dtype)
+        branches = [partial(gradient, width=width) for width in recipe.widths]
+        return jax.lax.switch(jnp.sum(longest > steps), branches, params, part)
+
     size = jax.tree.leaves(batch)[0].shape[0]
-    if micro_batch is None or micro_batch >= size:
-        return gradient(params, batch)
+    one = fitted if recipe.widths else gradient
+    if recipe.micro_batch is None or recipe.micro_batch >= size:
+        return one(params, batch)
+    if recipe.widths:
+        batch = select(batch, _by_length(rows, batch.rows))
+    return _scanned(one, params, batch, recipe.micro_batch)
+
+
+def _by_length(rows: Rows, index: jax.Array) -> jax.Array:
+    """Return the order in which a batch's rows grow longer, so that few share a wide part."""
+    return jnp.argsort(jnp.sum(rows.segments[index] > PADDING, axis=1), stable=True)
+
+
+def _scanned(gradient: Callable[..., Any], params: Params, batch: Any, micro_batch: int) -> Any:
+    """Return the sum of a gradient over a batch's parts, taken one after the other."""
+    size = jax.tree.leaves(batch)[0].shape[0]
     if size % micro_batch:
         raise InputError(
             f"micro_batch: expected a divisor of the batch's {size} rows; got {micro_batch}"
@@ -335,8 +370,9 @@ def dpo_gradient(
     The norm of the gradient is the caller's to fill in: here it is 0.
     """
 
-    def objective(params: Params, part: Batches) -> tuple[jax.Array, Metrics]:
-        piece = select(rows, part.rows)
+    def objective(
+        params: Params, part: Batches, piece: Rows, recipe: Recipe
+    ) -> tuple[jax.Array, Metrics]:
         policy = policy_logps(graphdef, params, piece, recipe, frozen)
         lengths = completion_lengths(piece, recipe.completions)
         each = _either_way(policy, reference_logps[part.rows], lengths, part, settings, recipe)
@@ -345,7 +381,7 @@ def dpo_gradient(
 
     batch = batch._replace(weights=batch.weights / jnp.sum(batch.weights))
     varying = batch._replace(learning_rate=None)  # pyright: ignore[reportArgumentType]
-    (_, metrics), gradient = _summed_gradient(objective, params, varying, recipe.micro_batch)
+    (_, metrics), gradient = _summed_gradient(objective, params, varying, rows, recipe)
     return metrics, gradient
 
 
@@ -476,13 +512,15 @@ def sft_step(
     tokens = jnp.sum(batch.weights[:, None] * lengths.astype(batch.weights.dtype))
     weight = jnp.sum(batch.weights) * recipe.completions
 
-    def objective(params: Params, part: Batches) -> tuple[jax.Array, jax.Array]:
-        logps = policy_logps(graphdef, params, select(rows, part.rows), recipe, frozen)
+    def objective(
+        params: Params, part: Batches, piece: Rows, recipe: Recipe
+    ) -> tuple[jax.Array, jax.Array]:
+        logps = policy_logps(graphdef, params, piece, recipe, frozen)
         total = jnp.sum(part.weights[:, None] * logps)
         return -total / tokens, jax.lax.stop_gradient(total)
 
     varying = Batches(batch.rows, batch.weights, None, None)  # pyright: ignore[reportArgumentType]
-    (loss, total), gradient = _summed_gradient(objective, state.params, varying, recipe.micro_batch)
+    (loss, total), gradient = _summed_gradient(objective, state.params, varying, rows, recipe)
     state, norm = _update(state, gradient, batch.learning_rate, recipe)
     return state, FineTuningMetrics(loss, total / weight, norm)
 
