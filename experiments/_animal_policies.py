@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import _common
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -219,7 +220,7 @@ def trained(
     What was trained before with the same reference and options is read, not trained again.
     """
     reference = reference_folder(
-        config, model=model, as_is=as_is, cache=cache, progress=part(progress, 0, 2)
+        config, model=model, as_is=as_is, cache=cache, progress=_common.part(progress, 0, 2)
     )
     options = replace(config.options(), chat=as_is and speaks_chat(reference))
     out = (cache or CACHE) / "sweeps" / digest(model_digest(reference), options)[:20]
@@ -230,16 +231,9 @@ def trained(
         options=options,
         processes=processes,
         resume=out.exists(),
-        progress=part(progress, 1, 2),
+        progress=_common.part(progress, 1, 2),
     )
     return reference, records
-
-
-def part(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Return what moves a display along one of several equal parts of it."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(number * total + done, count * total)
 
 
 # --- what the records say -----------------------------------------------------------------------

@@ -232,6 +232,13 @@ def show(rows: Iterable[Row]) -> None:
         )
 
 
+def part(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return what moves a display along one of several equal parts of it."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(number * total + done, count * total)
+
+
 def run_script(name: str, module: Any, arguments: list[str] | None = None) -> int:
     """Run an experiment as a program: compute, write, draw, print; 3 if something failed.
 

@@ -169,7 +169,7 @@ def cross_fit(
     about = []
     for fold in range(training.folds):
         own = np.flatnonzero(pairs.fold == fold)
-        kept = CACHE / f"{_name(training, model)}-fold{fold}.npz"
+        kept = CACHE / f"{training_name(training, model)}-fold{fold}.npz"
         if not kept.exists():
             trained, found = train_fold(pairs, fold, training, model=model)
             values = score_records(trained, [pairs.records[at] for at in own]).scores
@@ -185,7 +185,8 @@ def cross_fit(
     return scores, about
 
 
-def _name(training: Training, model: Path | None) -> str:
+def training_name(training: Training, model: Path | None = None) -> str:
+    """Return a hash of what a kept model was trained from, and how."""
     from jaxpref.llm.reference import digest
 
     return digest(asdict(training), str(model or "stories260K"))[:16]

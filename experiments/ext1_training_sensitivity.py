@@ -215,7 +215,7 @@ def compute(
     processes: int = 1,
 ) -> dict[str, Any]:
     """Return what goes into result.json; a smoke run trains too little to judge."""
-    part = policies.part
+    part = _common.part
     shared = policies.Config(fine_tuning=config.fine_tuning)
     folder = policies.reference_folder(
         shared, model=model, as_is=as_is, progress=part(progress, 0, 2)

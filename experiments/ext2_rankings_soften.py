@@ -362,7 +362,7 @@ def compute(
     processes: int = 1,
 ) -> dict[str, Any]:
     """Return what goes into result.json; a smoke run trains too little to judge."""
-    part = policies.part
+    part = _common.part
     start = policies.reference_folder(
         policies.Config(fine_tuning=config.fine_tuning),
         model=model,

@@ -102,3 +102,17 @@ def test_the_tables_are_reproduced_from_public_scores(shared_data, tmp_path, cap
     assert code == 0
     content = json.loads(capsys.readouterr().out)
     assert [item["item"] for item in content["items"]] == items and content["skipped"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_responses_are_reworded_until_a_preference_flips(shared_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(["reproduce", "rewrites", "--smoke", "--json", "--out", str(out)]) == 0
+    content = json.loads((out / "tabC3_rewrites" / "result.json").read_text(encoding="utf-8"))
+    for found in content["values"]["pairs"].values():
+        assert found["tried"] == 2 and len(found["flips"]) <= found["near"] <= found["strong"]
+        for flip in found["flips"]:
+            assert flip["p_i_prime_j"] < 0.5 < flip["p_ij"] and flip["p_kj"] <= 0.5
+            assert 0 < flip["i_prime"]["edits"] <= 4 and 0 < flip["j"]["edits"] <= 4
+            assert "text" not in flip["j"]

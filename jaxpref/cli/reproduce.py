@@ -38,6 +38,7 @@ DATA = {
     "tabC2": "tabC2_dominance",
     "tabC3": "tabC3_fragile_quadruples",
     "ext3": "ext3_mitigation",
+    "rewrites": "tabC3_rewrites",
 }
 """Items that read data sets from the folder named by JAXPREF_DATA."""
 QUICK = ("tabC2", "tabC3")
@@ -53,8 +54,8 @@ def reproduce(
         list[str] | None,
         typer.Argument(
             help="fig1, fig2, claims, gradients, and where JAXPREF_DATA names the data sets tabC2 "
-            "and tabC3 (all of these if left out); ext3, which needs them too; or of those that "
-            "train: fig3, figC4, figC5, ext1, ext2, ext5, ext6.",
+            "and tabC3 (all of these if left out); ext3 and rewrites, which need them too; or of "
+            "those that train: fig3, figC4, figC5, ext1, ext2, ext5, ext6.",
             metavar="[ITEM]...",
             show_default=False,
         ),
@@ -209,7 +210,7 @@ def find_experiments(names: Iterable[str] = tuple(MODULES)) -> Path:
     from importlib.util import find_spec
 
     needed = [("matplotlib", "report"), ("mpmath", "test"), ("scipy", "test")]
-    if set(wanted) & {*TRAINED.values(), DATA["ext3"]}:
+    if set(wanted) & {*TRAINED.values(), DATA["ext3"], DATA["rewrites"]}:
         needed += [(package, "llm") for package in ("flax", "optax", "orbax", "transformers")]
     for package, extra in needed:
         if find_spec(package) is None:
