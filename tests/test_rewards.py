@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
@@ -34,6 +35,7 @@ from jaxpref.rewards import (
     reward_dominance,
     triple_shares,
 )
+from jaxpref.rewards.scores import short_float
 from jaxpref.rewards.triples import TripleShares
 from tests import tolerances as tol
 
@@ -197,10 +199,24 @@ def test_coarse_scores_and_equal_ones_are_told():
     assert len(found.notes) == 1 and "multiples of 0.25 nats" in found.notes[0]
     twice = make([1.0, 1.0, math.pi], [0.1, 0.2])
     assert twice.notes == (
-        "2 responses have exactly the score of another one to their prompt: duplicates?",
+        "2 responses have exactly the score of another one to their prompt: duplicates? The "
+        "first: prompt 'x0'.",
     )
     pairs = Scores.from_pairs([1.0, 2.0], [1.0, 0.0])
-    assert "1 pair has equal scores" in pairs.notes[0]
+    assert "1 pair has equal scores" in pairs.notes[0] and "pair '1'" in pairs.notes[0]
+
+
+def test_scores_rounded_to_a_short_type_are_told():
+    exact = np.random.default_rng(7).normal(-15, 8, 400).astype(np.float32)
+    rounded = np.asarray(jnp.asarray(exact, jnp.bfloat16), np.float64)
+    assert common_step(rounded) is None  # those near 0 lie close to each other
+    assert 32 < abs(rounded).max() < 64 and short_float(rounded) == ("bfloat16", 0.25)
+    assert short_float(8 * exact.astype(np.float16).astype(float)) == ("float16", 0.25)
+    assert short_float(exact.astype(np.float64)) is None
+    assert short_float(rounded / 1024) is None  # as fine as it matters
+    assert short_float(np.zeros(400)) is None
+    (note,) = (note for note in make(rounded.tolist()).notes if "quantised" in note)
+    assert "they are bfloat16 numbers, 0.25 nats apart at the largest" in note
 
 
 # Table C2 -------------------------------------------------------------------------------------
@@ -461,7 +477,8 @@ def test_quadruples_refuse_what_cannot_have_any():
     four = make([0.0, 1.0, 2.0, 3.0])
     assert fragile_quadruples(four).to_dict()["total"] == 0
     for rule, name in (
-        (QuadrupleRule(strong=1.0), "strong"),
+        (QuadrupleRule(strong=1.0), r"strong: expected .* between 0 and 1; got 1\b"),
+        (QuadrupleRule(weak=0.0), "weak: expected .* between 0 and 1; got 0"),
         (QuadrupleRule(weak=0.7), "weak"),
         (QuadrupleRule(tolerance=0.02), "tolerance"),
         (QuadrupleRule(near=math.nan), "near"),

@@ -288,7 +288,7 @@ def _long(source: Source, columns: _Columns, rows: pl.DataFrame, lone: str) -> S
     start = np.append(starts, kept.height).astype(np.int64)
     score = kept[SCORE].to_numpy().astype(np.float64)
     owner = np.repeat(np.arange(len(prompts)), np.diff(start))
-    notes = describe_scores(score, owner, paired=False, dropped=dropped)
+    notes = describe_scores(score, owner, prompts, paired=False, dropped=dropped)
     return Scores(prompts, responses, response, score, start, False, notes)
 
 
@@ -304,7 +304,7 @@ def _paired(source: Source, columns: _Columns, rows: pl.DataFrame) -> Scores:
         str(n + 1) if word is None else word.replace(_JOIN, " | ") for n, word in enumerate(words)
     )
     owner = np.repeat(np.arange(count), 2)
-    notes = describe_scores(score, owner, paired=True, dropped=0)
+    notes = describe_scores(score, owner, prompts, paired=True, dropped=0)
     response = np.tile(np.array([0, 1], np.int32), count)
     start = np.arange(0, 2 * count + 1, 2, dtype=np.int64)
     return Scores(prompts, ("chosen", "rejected"), response, score, start, True, notes)

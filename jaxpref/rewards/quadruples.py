@@ -6,6 +6,7 @@ loses to j, 0.02 or less; and yet i beats j while j beats i' (section C.5.2).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,9 +191,8 @@ def _bounds(link: Link, rule: QuadrupleRule) -> Bounds:
         raise InputError(f"link: expected a symmetric link; got {link!r}")
     inside = "a probability strictly between 0 and 1"
     for name in ("strong", "near", "weak"):
-        value = getattr(rule, name)
-        check_between(name, value, 0.0, what=inside, open_low=True)
-        check_between(name, 1 - value, 0.0, what=inside, open_low=True)
+        below_one = math.nextafter(1.0, 0.0)
+        check_between(name, getattr(rule, name), 0.0, below_one, what=inside, open_low=True)
     low, high = rule.near - rule.tolerance, rule.near + rule.tolerance
     if not 0.5 < low < high < 1:
         raise InputError(

@@ -16,6 +16,9 @@ COARSE = 0.01
 """Nats: a common step of scores at least so large is told to the user."""
 
 _FEWEST = 10
+_SHORT = {"bfloat16": 8, "float16": 11}
+"""Significant bits of the types that models compute in."""
+_LONGEST = 60
 LONE = ("refuse", "drop")
 
 
@@ -185,8 +188,9 @@ def read_scores(
 
     Notes
     -----
-    Scores that differ by multiples of 0.01 nats or more (:func:`common_step`), and responses to
-    the same prompt with exactly equal scores, are told in `Scores.notes`.
+    Scores that differ by multiples of 0.01 nats or more (:func:`common_step`) or were rounded to
+    bfloat16 or float16 (:func:`short_float`), and responses to the same prompt with exactly equal
+    scores, are told in `Scores.notes`.
 
     Examples
     --------
@@ -238,9 +242,32 @@ def common_step(scores: Float64[np.ndarray, " entries"]) -> float | None:
     return None
 
 
+def short_float(scores: Float64[np.ndarray, " entries"]) -> tuple[str, float] | None:
+    """Return the type that all scores were rounded to, and how far apart it is at the largest.
+
+    bfloat16 or float16, if that is at least 0.01: near 0 their numbers lie close, so that such
+    scores need not have a :func:`common_step`. None for fewer than ten distinct scores.
+
+    >>> short_float(np.array([-31.75, -30.5, -9.4375, -4.03125, 0.0, 0.0859375, 2, 3, 4, 5.5]))
+    ('bfloat16', 0.125)
+    >>> print(short_float(np.random.default_rng(0).normal(0, 10, size=100)))
+    None
+    """
+    if len(np.unique(scores)) < _FEWEST:
+        return None
+    part, power = np.frexp(scores)
+    for name, bits in _SHORT.items():
+        digits = np.ldexp(part, bits)
+        if (digits == np.round(digits)).all():
+            apart = float(np.ldexp(1.0, int(power[np.abs(scores).argmax()]) - bits))
+            return (name, apart) if apart >= COARSE else None
+    return None
+
+
 def describe_scores(
     score: Float64[np.ndarray, " entries"],
     owner: Int64[np.ndarray, " entries"],
+    prompts: Sequence[str],
     *,
     paired: bool,
     dropped: int,
@@ -250,14 +277,7 @@ def describe_scores(
     if dropped:
         noun = "prompt" if dropped == 1 else "prompts"
         notes.append(f"Left out: {dropped:,} {noun} with one response, which compare nothing.")
-    step = common_step(score)
-    if step is not None:
-        moved = 0.98 * 0.02 * step
-        notes.append(
-            f"The scores are coarsely quantised: they differ by multiples of {step:g} nats, which "
-            f"moves a probability of 0.98 by {moved:.2g}; equal and repeated probabilities are an "
-            "effect of that step."
-        )
+    notes += _coarseness(score)
     order = np.lexsort((score, owner))
     owner, score = owner[order], score[order]
     same = (owner[1:] == owner[:-1]) & (score[1:] == score[:-1])  # a difference can overflow
@@ -271,5 +291,23 @@ def describe_scores(
             else f"{count:,} responses have exactly the score of another one to their prompt: "
             "duplicates?"
         )
-        notes.append(what)
+        name = " ".join(prompts[owner[same.argmax()]].split())
+        name = name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
+        notes.append(f"{what} The first: {'pair' if paired else 'prompt'} {name!r}.")
     return tuple(notes)
+
+
+def _coarseness(score: Float64[np.ndarray, " entries"]) -> list[str]:
+    """Return a sentence on scores that are coarsely quantised, or none."""
+    step, short = common_step(score), short_float(score)
+    if step is not None:
+        how = f"they differ by multiples of {step:g} nats"
+    elif short is not None:
+        kind, step = short
+        how = f"they are {kind} numbers, {step:g} nats apart at the largest"
+    else:
+        return []
+    return [
+        f"The scores are coarsely quantised: {how}, which moves a probability of 0.98 by "
+        f"{0.98 * 0.02 * step:.2g}; equal and repeated probabilities are an effect of that step."
+    ]
