@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -163,9 +164,15 @@ def test_bad_input_is_refused_with_its_row(run, folder, tmp_path):
         (("--model", folder / "plain"), "expected a head for rewards"),
         (("--model", folder / "reward", "--max-length", "999"), "--max-length: expected at most"),
         (("--model", folder / "reward", "--out", folder / "pairs.jsonl"), "holds no scores of"),
+        (
+            ("--model", folder / "reward", "--out", tmp_path / "s.csv"),
+            "in .jsonl or .ndjson",
+        ),
+        (("--model", folder / "reward", "--out", tmp_path / "s"), "for JSON lines; got 's'"),
     ):
         code, _, error = run("score", "--data", folder / "pairs.jsonl", *arguments)
         assert code == 2 and message in error, error
+        assert not (tmp_path / "s").exists() and not (tmp_path / "s.csv").exists()
 
 
 # Below the command ----------------------------------------------------------------------------
@@ -203,6 +210,11 @@ def test_a_stopped_run_goes_on_where_it_was(model, tmp_path, monkeypatch):
     assert np.allclose(np.concatenate(result.scores), np.concatenate(whole.scores), atol=F32)
     other = model._replace(params={**model.params, "score": model.params["score"] + 1})
     assert scoring.score_records(other, records, store=again).computed == 3
+    # The same weights, used otherwise, are another model.
+    rough = model._replace(config=replace(model.config, norm_eps=0.5))
+    assert scoring.score_records(rough, records, store=again).computed == 3
+    cut = model._replace(pad_token_id=3)
+    assert scoring.score_records(cut, records, store=again).computed == 3
 
 
 def test_a_score_that_is_no_number_names_its_record(model):

@@ -1,8 +1,9 @@
 """Scores of many sequences: batches of one width each, and a file that a stopped run goes on with.
 
 Sequences are sorted by length and padded to a few widths, so that few programs are compiled and
-little padding is computed. Each score is kept under a hash of the model and the tokens; a sequence
-that was scored before, in this run or an earlier one, is not computed again.
+little padding is computed. Each score is kept under a hash of the model (its weights, and what it
+does with them) and the tokens; a sequence that was scored before, in this run or an earlier one, is
+not computed again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .reward_rows import Candidates
 from .rows import Tokens, round_up_width
 
 Progress = Callable[[int, int], None]
+LINES = (".jsonl", ".ndjson")
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included: a few rows, whose activations stay in a cache."""
 
@@ -235,7 +237,7 @@ def score_records(
     DataError
         For a score that is not a finite number, with the record's place.
     """
-    name = digest(model.params)
+    name = digest(model.params, model.config, model.pad_token_id)
     known: dict[str, float] = {} if store is None else store.known
     places: dict[str, tuple[int, ...]] = {}
     sources: dict[str, str] = {}
@@ -341,8 +343,14 @@ def known_scores(path: Path) -> dict[str, float]:
     Raises
     ------
     InputError
-        If the file holds something else: it is not to be overwritten.
+        If the name is not one of JSON lines, which ``rewards dominance`` goes by, or the file holds
+        something else: it is not to be overwritten.
     """
+    if path.suffix.lower() not in LINES:
+        raise InputError(
+            f"--out: expected a name ending in {' or '.join(LINES)}, for JSON lines; "
+            f"got {path.name!r}"
+        )
     if not path.exists():
         return {}
     found: dict[str, float] = {}
