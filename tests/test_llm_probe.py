@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -260,6 +261,12 @@ def test_standard_errors_are_never_nothing():
 def test_wrong_input_is_named(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+def test_answers_beyond_the_context_are_refused(model):
+    short = model._replace(config=replace(model.config, max_position_embeddings=12))
+    with pytest.raises(InputError, match=r"context of at least \d+ tokens.*; got 12"):
+        probes.exact_probe(short, TOKENIZER)
 
 
 def test_records_are_encoded_with_one_start_and_an_end_to_each_answer():

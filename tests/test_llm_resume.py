@@ -139,8 +139,10 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(model, whole):
     with pytest.raises(InputError, match=r"beta was 0\.1, now 0\.2; seed was 1, now 2"):
         train_preferences(model, make_rows(), options=options, out=whole[0], resume=True)
     changed = model._replace(params=jax.tree.map(lambda leaf: leaf + 1, model.params))
-    with pytest.raises(InputError, match="model was .*…, now .*…"):
-        train_preferences(changed, make_rows(), options=OPTIONS, out=whole[0], resume=True)
+    other = model._replace(config=replace(model.config, norm_eps=1e-3))  # weights alone are not all
+    for start in (changed, other):
+        with pytest.raises(InputError, match="model was .*…, now .*…"):
+            train_preferences(start, make_rows(), options=OPTIONS, out=whole[0], resume=True)
 
 
 KILLED = """

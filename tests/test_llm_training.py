@@ -354,8 +354,9 @@ def test_training_raises_the_margin_and_says_so_line_by_line(trained):
 
 
 def test_the_reference_is_kept_under_a_hash_of_what_it_follows_from(toy, tmp_path):
-    def compute(params):
-        return reference_logps(None, params, ROWS, recipe=Recipe(micro_batch=3), cache=tmp_path)
+    def compute(params, config=None, **how):
+        recipe = Recipe(micro_batch=3, **how)
+        return reference_logps(None, params, ROWS, recipe=recipe, config=config, cache=tmp_path)
 
     found = compute(toy)
     np.testing.assert_allclose(found, toy_logps(None, toy, table(ROWS)), rtol=F32)
@@ -364,7 +365,10 @@ def test_the_reference_is_kept_under_a_hash_of_what_it_follows_from(toy, tmp_pat
     np.save(kept, marked)
     np.testing.assert_array_equal(compute(toy), marked)
     compute({**toy, "scale": 2 * toy["scale"]})
-    assert len(list(tmp_path.glob("*.npy"))) == 2
+    compute(toy, config=CONFIG)
+    compute(toy, config=replace(CONFIG, norm_eps=1e-3))
+    compute(toy, attention="xla")
+    assert len(list(tmp_path.glob("*.npy"))) == 5
     kept.write_bytes(b"cut")
     with pytest.raises(InputError, match=f"cannot read .*{kept.name}.*delete it"):
         compute(toy)
@@ -419,11 +423,33 @@ def test_fine_tuning_lowers_the_loss_of_a_decoder(model):
         ({"steps": 3, "epochs": 1}, "steps, epochs: expected one of the two; got 3 and 1"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1; got 0"),
         ({"clip_norm": -1.0}, "clip_norm: expected"),
+        ({"target_margin": math.nan}, "target_margin: expected a number of at least 0; got nan"),
+        ({"sft_weight": -1.0}, "sft_weight: expected a finite number >= 0; got -1"),
+        ({"weight_decay": math.inf}, "weight_decay: expected a finite number >= 0; got inf"),
+        ({"warmup": -1}, "warmup: expected a whole number of at least 0; got -1"),
+        ({"warmup": 3, "steps": 3}, "warmup: expected fewer than the 3 steps; got 3"),
+        ({"logit_chunk": 0}, "logit_chunk: expected a whole number of at least 1; got 0"),
+        ({"loss": "kto_pair", "accumulate": 2}, "accumulate: 'kto_pair' needs the whole batch"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         TrainOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "bradley_terry"}, "'bradley_terry' is that of a reward model; expected one of"),
+        ({"attention": "cudnn"}, "'cudnn' needs a GPU, .* got cpu, float32 and 4"),
+    ],
+)
+def test_what_a_model_cannot_do_is_told_before_anything_is_written(
+    model, tmp_path, options, message
+):
+    with pytest.raises(InputError, match=message):
+        train_preferences(model, ROWS, options=TrainOptions(**options), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_recipes_that_cannot_be_used_are_refused():

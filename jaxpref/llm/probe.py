@@ -335,6 +335,11 @@ def exact_probe(
     ExactProbe
         Probabilities by name, format mass beside them.
 
+    Raises
+    ------
+    InputError
+        If a question with an answer is longer than the model's context.
+
     Notes
     -----
     An answer is one sequence of tokens, as the tokenizer writes it; other spellings of the same
@@ -344,6 +349,12 @@ def exact_probe(
     rows = probe_rows(
         tokenizer, questions=questions, nouns=nouns, answers_per_row=answers_per_row, chat=chat
     )
+    longest, context = int(np.max(rows.rows.positions)) + 1, model.config.max_position_embeddings
+    if longest > context:
+        raise InputError(
+            f"model: expected a context of at least {longest} tokens, the longest question with "
+            f"its answer; got {context}"
+        )
 
     def masses(params: Any) -> Array:
         return exact_probe_of_rows(model.graphdef, params, rows, batch=batch).log_mass

@@ -49,6 +49,7 @@ def reference_logps(
     rows: Rows,
     *,
     recipe: Recipe,
+    config: Any = None,
     batch_size: int = 16,
     cache: Path | str | None = None,
     mesh: Mesh | None = None,
@@ -63,6 +64,8 @@ def reference_logps(
         R rows.
     recipe : Recipe
         That of the training; its micro-batch, or else `batch_size`, is how many rows go at once.
+    config : DecoderConfig, optional
+        The model's, for the hash: equal weights with another rotary base score otherwise.
     batch_size : int
         Rows a step of the training.
     cache : path, optional
@@ -82,7 +85,8 @@ def reference_logps(
     size = min(recipe.micro_batch or batch_size, batch_size)
     path = None
     if cache is not None:
-        forward = (recipe.completions, recipe.compute_dtype, recipe.sliding_window, size)
+        names = ("completions", "compute_dtype", "sliding_window", "attention", "logit_chunk")
+        forward = tuple(getattr(recipe, name) for name in names) + (size, config)
         path = Path(cache) / f"{digest(params, tuple(rows), forward, _platform())}.npy"
         if agreed(path.exists()):
             return _read(path, (len(rows.tokens), recipe.completions))

@@ -15,6 +15,7 @@ from .._checks import InputError
 from .config import DecoderConfig
 
 Message = Mapping[str, Any]
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def load_tokenizer(directory: str | Path, *, config: DecoderConfig | None = None) -> Any:
@@ -45,6 +46,8 @@ def load_tokenizer(directory: str | Path, *, config: DecoderConfig | None = None
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:  # transformers raises whatever its parsers raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if not any((directory / name).is_file() for name in _VOCABULARIES):
+            first = f"there is none of {', '.join(_VOCABULARIES)}"
         raise InputError(f"{directory}: expected a tokenizer of transformers; {first}") from None
     if config is not None:
         check_vocabulary(tokenizer, config, source=str(directory))

@@ -18,10 +18,11 @@ from .batches import SCHEDULES
 from .lora import LoraOptions
 from .losses import LossSettings
 from .precision import precision_of
-from .training import OPTIMIZERS, Recipe
+from .training import OPTIMIZERS, WHOLE_BATCH, Recipe
 
 CACHE_SIZED = 2
 """Rows whose gradient is taken at once on a CPU: their activations stay in its cache."""
+LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrainOptions:
         small ones want 1e-4 and more.
     schedule : {"linear", "cosine", "constant"}
     warmup : int
-        Steps over which the learning rate rises.
+        Steps over which the learning rate rises; fewer than the run has.
     steps, epochs : int, optional
         Length of the run: one of the two; one epoch when both are left out.
     batch_size, accumulate : int
@@ -100,18 +101,31 @@ class TrainOptions:
         check_between(
             "label_smoothing", self.label_smoothing, 0.0, 0.4999999, what="a number in [0, 0.5)"
         )
+        check_between("target_margin", self.target_margin, 0.0, what="a number of at least 0")
+        for name in ("sft_weight", "weight_decay"):
+            check_between(name, getattr(self, name), 0.0, LARGEST, what="a finite number >= 0")
         check_option("schedule", self.schedule, SCHEDULES)
         check_option("optimizer", self.optimizer, OPTIMIZERS)
         precision_of(self.precision)
         check_count("batch_size", self.batch_size)
         check_count("accumulate", self.accumulate)
-        check_count("seed", self.seed, at_least=0)
-        for name in ("steps", "epochs", "micro_batch"):
+        for name in ("seed", "warmup"):
+            check_count(name, getattr(self, name), at_least=0)
+        for name in ("steps", "epochs", "micro_batch", "logit_chunk"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.steps is not None and self.epochs is not None:
             raise InputError(
                 f"steps, epochs: expected one of the two; got {self.steps} and {self.epochs}"
+            )
+        if self.warmup and self.steps is not None and self.warmup >= self.steps:
+            raise InputError(
+                f"warmup: expected fewer than the {self.steps} steps; got {self.warmup}"
+            )
+        if self.loss in WHOLE_BATCH and self.accumulate > 1:
+            raise InputError(
+                f"accumulate: {self.loss!r} needs the whole batch at once, expected 1; got "
+                f"{self.accumulate}"
             )
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
@@ -148,7 +162,7 @@ class TrainOptions:
     def _rows_at_once(self, devices: int) -> int | None:
         """Return the micro-batch, or None for a step's whole batch."""
         total = self.batch_size * self.accumulate
-        if self.loss == "kto_pair" and self.micro_batch is None and self.accumulate == 1:
+        if self.loss in WHOLE_BATCH and self.micro_batch is None:
             return None
         cpu = jax.default_backend() == "cpu"
         most = self.micro_batch or (CACHE_SIZED * devices if cpu else total)

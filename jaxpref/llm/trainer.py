@@ -37,7 +37,7 @@ from .lora import (
     initial_adapters,
     merged_model,
 )
-from .losses import LossSettings
+from .losses import LOSSES, LossSettings
 from .mesh import (
     check_mesh,
     copied,
@@ -51,6 +51,7 @@ from .mesh import (
 from .metrics import MetricsLog, read_metrics
 from .reference import digest, reference_logps
 from .resume import differences, latest_checkpoint, load_checkpoint, save_checkpoint
+from .reward_losses import REWARD_LOSSES
 from .rows import Rows, completion_width, row_lengths, split_by_width
 from .train_options import TrainOptions
 from .training import (
@@ -164,7 +165,7 @@ def train_preferences(
         cache = None if out is None else out / "reference"
         parts = [_with_reference(part, scored, options, cache, mesh) for part in parts]
     run = _Run("dpo", model, parts, plan, options, out, save_every, mesh, progress)
-    return run.go(resume, {**(identity or {}), "reference": digest(source.params)})
+    return run.go(resume, {**(identity or {}), "reference": digest(source.params, source.config)})
 
 
 def supervised_fine_tune(
@@ -203,17 +204,27 @@ def fitting_recipe(
     Raises
     ------
     InputError
-        If the loss cannot take so many completions, or the mesh does not divide the model or the
-        rows that are taken at once.
+        If the loss cannot take so many completions or is that of a reward model, cuDNN is asked for
+        where it cannot be used, or the mesh does not divide the model or the rows that are taken at
+        once.
     """
+    if options.loss in REWARD_LOSSES and "backbone" not in model.params:
+        policies = ", ".join(repr(name) for name in LOSSES if name not in REWARD_LOSSES)
+        raise InputError(
+            f"loss: {options.loss!r} is that of a reward model; expected one of {policies}"
+        )
     devices = 1 if mesh is None else row_devices(mesh)
     recipe = options.recipe(completions, model.config.sliding_window, devices=devices)
     if mesh is not None:
         check_mesh(mesh, model.config, recipe.micro_batch or options.batch_size)
-    if options.attention is not None:
-        return recipe
-    dtype = options.compute_dtype or "float32"
-    return replace(recipe, attention=best_attention(dtype, model.config.head_dim))
+    head_dim = model.config.head_dim
+    best = best_attention(options.compute_dtype or "float32", head_dim)
+    if options.attention == "cudnn" and best != "cudnn":
+        raise InputError(
+            "attention: 'cudnn' needs a GPU, passes in bfloat16 and heads of a multiple of 8 up to "
+            f"128; got {jax.default_backend()}, {options.precision} and {head_dim}"
+        )
+    return replace(recipe, attention=options.attention or best)
 
 
 def _prepare(
@@ -301,6 +312,7 @@ def _with_reference(
         model.params,
         part.rows,
         recipe=part.recipe,
+        config=model.config,
         batch_size=options.batch_size * options.accumulate,
         cache=cache,
         mesh=mesh,
@@ -415,7 +427,7 @@ class _Run:
         rows = [(part.rows, part.recipe.completions) for part in self.parts]
         return {
             "kind": self.kind,
-            "model": digest(self.model.params),
+            "model": digest(self.model.params, self.model.config),
             "data": digest(rows),
             "order": digest(self.plan._asdict()),
         }
