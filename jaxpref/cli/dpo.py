@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -13,19 +13,27 @@ from . import _terminal
 from ._adapters import Adapters
 from ._devices import Devices, plan
 from ._options import JsonOption, grouped
+from ._runs import (
+    DATA,
+    LOSS,
+    OPTIMISER,
+    ROWS,
+    Run,
+    as_flag,
+    check_out,
+    check_packages,
+    checked,
+    ends_of,
+    ends_table,
+    option,
+    say_left_out,
+)
 
 if TYPE_CHECKING:
     from ..llm.lora import LoraOptions
     from ..llm.plan import Workload
     from ..llm.rows import EncodedRows
     from ..llm.trainer import TrainOptions, TrainResult
-    from ..report import Table
-
-DATA, LOSS, OPTIMISER, ROWS = "Data", "Loss", "Optimiser", "Rows and memory"
-
-
-def _option(panel: str, help: str, **rest: Any) -> Any:
-    return typer.Option(help=help, rich_help_panel=panel, **rest)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class PreferenceData:
 
     data: Annotated[
         Path | None,
-        _option(
+        option(
             DATA,
             "File or folder of JSONL or JSON (also .gz): prompt, chosen, rejected as TRL has them, "
             "hh-rlhf's dialogues, or LLMBar's.",
@@ -44,20 +52,20 @@ class PreferenceData:
     ] = None
     animals: Annotated[
         str | None,
-        _option(
+        option(
             DATA,
             "The paper's synthetic data instead: the animals in order, as dog,cat,bird.",
             show_default=False,
             metavar="A,B,C",
         ),
     ] = None
-    p12: Annotated[float, _option(DATA, "Probability that the first beats the second.")] = 0.99
-    p23: Annotated[float, _option(DATA, "Probability that the second beats the third.")] = 0.5
-    pairs: Annotated[int, _option(DATA, "Pairs of animals to sample.")] = 1024
-    data_seed: Annotated[int, _option(DATA, "Seed of the sampled pairs.")] = 0
+    p12: Annotated[float, option(DATA, "Probability that the first beats the second.")] = 0.99
+    p23: Annotated[float, option(DATA, "Probability that the second beats the third.")] = 0.5
+    pairs: Annotated[int, option(DATA, "Pairs of animals to sample.")] = 1024
+    data_seed: Annotated[int, option(DATA, "Seed of the sampled pairs.")] = 0
     nouns: Annotated[
         str,
-        _option(
+        option(
             DATA,
             "How the animals are written: a dog, dog, dogs.",
             metavar="article|bare|plural",
@@ -65,14 +73,14 @@ class PreferenceData:
     ] = "article"
     max_length: Annotated[
         int | None,
-        _option(DATA, "Longest prompt with its answer, in tokens.", show_default="the context"),
+        option(DATA, "Longest prompt with its answer, in tokens.", show_default="the context"),
     ] = None
     too_long: Annotated[
-        str, _option(DATA, "What becomes of longer ones.", metavar="drop|truncate|error")
+        str, option(DATA, "What becomes of longer ones.", metavar="drop|truncate|error")
     ] = "drop"
     unusable: Annotated[
         str | None,
-        _option(
+        option(
             DATA,
             "What becomes of records with an empty answer or two equal ones.",
             metavar="drop|error",
@@ -83,64 +91,34 @@ class PreferenceData:
 
 @dataclass(frozen=True)
 class Training:
-    """The options of a run, named as in :class:`jaxpref.llm.trainer.TrainOptions`."""
+    """What is trained, named as in :class:`jaxpref.llm.trainer.TrainOptions`."""
 
     loss: Annotated[
         str,
-        _option(
+        option(
             LOSS,
             "dpo, robust_dpo, ipo, simpo, rpo, kto_pair, or plackett_luce_dpo.",
             metavar="NAME",
         ),
     ] = "dpo"
-    beta: Annotated[float, _option(LOSS, "Strength of the pull towards the reference.")] = 0.1
+    beta: Annotated[float, option(LOSS, "Strength of the pull towards the reference.")] = 0.1
     label_smoothing: Annotated[
-        float, _option(LOSS, "Share of labels taken to be flipped (dpo, robust_dpo).")
+        float, option(LOSS, "Share of labels taken to be flipped (dpo, robust_dpo).")
     ] = 0.0
-    target_margin: Annotated[float, _option(LOSS, "Margin aimed at (simpo), in nats.")] = 1.0
-    sft_weight: Annotated[float, _option(LOSS, "Weight of the likelihood (rpo).")] = 1.0
+    target_margin: Annotated[float, option(LOSS, "Margin aimed at (simpo), in nats.")] = 1.0
+    sft_weight: Annotated[float, option(LOSS, "Weight of the likelihood (rpo).")] = 1.0
     learning_rate: Annotated[
-        float, _option(OPTIMISER, "Peak of the learning rate; small models want 1e-4.")
+        float, option(OPTIMISER, "Peak of the learning rate; small models want 1e-4.")
     ] = 5e-6
-    schedule: Annotated[
-        str, _option(OPTIMISER, "How it falls.", metavar="linear|cosine|constant")
-    ] = "linear"
-    warmup: Annotated[int, _option(OPTIMISER, "Steps over which it rises.")] = 0
-    clip_norm: Annotated[float, _option(OPTIMISER, "Largest norm of a gradient.")] = 1.0
-    weight_decay: Annotated[float, _option(OPTIMISER, "Of AdamW.")] = 0.0
     optimizer: Annotated[
         str,
-        _option(
-            OPTIMISER, "AdamW's moments in 4 bytes each, or in one.", metavar="adamw|adamw8bit"
-        ),
+        option(OPTIMISER, "AdamW's moments in 4 bytes each, or in one.", metavar="adamw|adamw8bit"),
     ] = "adamw"
-    precision: Annotated[
-        str,
-        _option(
-            OPTIMISER,
-            "All in float32; passes in bfloat16, weights in float32; or both in bfloat16, with "
-            "updates rounded at random.",
-            metavar="float32|bfloat16|bfloat16-stochastic",
-        ),
-    ] = "float32"
-    steps: Annotated[int | None, _option(OPTIMISER, "Steps in all.", show_default="one epoch")] = (
-        None
-    )
-    epochs: Annotated[
-        int | None, _option(OPTIMISER, "Or passes over the data.", show_default=False)
-    ] = None
-    seed: Annotated[int, _option(OPTIMISER, "Of the order of the data.")] = 0
-    batch_size: Annotated[int, _option(ROWS, "Prompts at a time.")] = 16
-    accumulate: Annotated[int, _option(ROWS, "Such batches in one step.")] = 1
-    micro_batch: Annotated[
-        int | None,
-        _option(
-            ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
-        ),
-    ] = None
+    seed: Annotated[int, option(OPTIMISER, "Of the order of the data.")] = 0
+    accumulate: Annotated[int, option(ROWS, "Such batches in one step.")] = 1
     remat: Annotated[
         str,
-        _option(
+        option(
             ROWS,
             "What the backward pass computes again instead of keeping.",
             metavar="none|dots|full",
@@ -148,16 +126,16 @@ class Training:
     ] = "none"
     attention: Annotated[
         str | None,
-        _option(
+        option(
             ROWS,
             "How attention is computed.",
             show_default="cudnn where it can, else direct",
-            metavar="direct|xla|cudnn",
+            metavar="direct|blocked|xla|cudnn",
         ),
     ] = None
     logit_chunk: Annotated[
         int | None,
-        _option(
+        option(
             ROWS,
             "Positions of a row projected to the vocabulary at once.",
             show_default="all",
@@ -173,6 +151,7 @@ def dpo(
     ],
     data: PreferenceData,
     training: Training,
+    run: Run,
     adapters: Adapters,
     devices: Devices,
     out: Annotated[
@@ -197,7 +176,7 @@ def dpo(
     A run that was stopped goes on with --resume, and ends in the same bits on a CPU.
     """
     devices.join()
-    options = _options(training)
+    options = _options(training, run)
     from .._checks import InputError
     from ..llm.checkpoints import load_model, save_model
     from ..llm.config import decoder_config
@@ -216,7 +195,7 @@ def dpo(
     if out is None:
         raise InputError("--out: expected a folder for what comes of it, or --plan")
     if is_first():
-        _check_out(out, resume)
+        check_out(out, resume)
     mesh = devices.build()
     read = _read(data)
     with _terminal.working(f"Loading {model}"):
@@ -279,57 +258,17 @@ class _Read(NamedTuple):
     dropped: dict[str, int]
 
 
-def _options(training: Training) -> TrainOptions:
+def _options(training: Training, run: Run) -> TrainOptions:
     """Return the options, checked, messages naming the flag."""
-    _check_packages()
-    from .._checks import InputError
+    check_packages("dpo")
     from ..llm.trainer import TrainOptions
 
-    values = {entry.name: getattr(training, entry.name) for entry in fields(training)}
-    try:
+    def fitting(**values: Any) -> TrainOptions:
         options = TrainOptions(**values)
-        options.recipe(2)
-    except InputError as error:
-        raise InputError(_as_flag(str(error), values)) from None
-    return options
+        options.recipe(2)  # raises where rows and memory do not go together
+        return options
 
-
-def _as_flag(message: str, names: Any) -> str:
-    """Write the name of an option at the head of a message as the flag it is.
-
-    >>> _as_flag("batch_size: expected a whole number", ["batch_size"])
-    '--batch-size: expected a whole number'
-    """
-    head = re.match(r"[a-z0-9_]+(, [a-z0-9_]+)*", message)
-    if head is None or not set(head[0].split(", ")) <= set(names):
-        return message
-    flags = ", ".join("--" + name.replace("_", "-") for name in head[0].split(", "))
-    return flags + message[head.end() :]
-
-
-def _check_packages(command: str = "dpo") -> None:
-    from importlib.util import find_spec
-
-    from .._checks import InputError
-
-    for package in ("flax", "optax", "orbax.checkpoint", "safetensors", "transformers"):
-        if find_spec(package.split(".")[0]) is None or find_spec(package) is None:
-            raise InputError(f"{command}: needs {package}: pip install 'jaxpref[llm]'")
-
-
-def _check_out(out: Path, resume: bool) -> None:
-    """Refuse a folder that holds something, unless a run in it goes on."""
-    from .._checks import InputError
-
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out: {out} is a file; expected a folder, or none yet")
-    used = out.is_dir() and any(out.iterdir())
-    if used and not resume:
-        raise InputError(
-            f"--out: {out} is not empty; expected a new folder, or --resume to go on with its run"
-        )
-    if resume and not (out / "metrics.jsonl").is_file():
-        raise InputError(f"--resume: {out} holds no run to go on with (no metrics.jsonl)")
+    return checked(fitting, training, run)
 
 
 def _read(data: PreferenceData) -> _Read:
@@ -353,7 +292,7 @@ def _read(data: PreferenceData) -> _Read:
         pairs = sample_pairs(order, data.p12, data.p23, key=data.data_seed, count=data.pairs)
     except InputError as error:
         message = re.sub(r"^(omega|count|key):", lambda m: _SAMPLED[m[1]] + ":", str(error))
-        raise InputError(_as_flag(message, ("p12", "p23"))) from None
+        raise InputError(as_flag(message, ("p12", "p23"))) from None
     check_option("--nouns", data.nouns, NOUNS)
     name = f"D(({', '.join(order)}), {data.p12:g}, {data.p23:g})"
     return _Read(name, pairs.records(nouns=data.nouns), {})
@@ -379,7 +318,7 @@ def _encode(read: _Read, data: PreferenceData, tokenizer: Any, context: int) -> 
             too_long=data.too_long,  # type: ignore[arg-type]
         )
     except InputError as error:
-        message = _as_flag(str(error), ("max_length", "too_long"))
+        message = as_flag(str(error), ("max_length", "too_long"))
         raise type(error)(message) from None
 
 
@@ -415,16 +354,14 @@ NAMES = {
     "accuracy": "accuracy",
     "grad_norm": "gradient norm",
 }
+BEFORE = (
+    ", before each step's update. Both log-probabilities may fall while the margin grows: the loss "
+    "sees only the difference"
+)
 
 
 def summarise(result: TrainResult, encoded: EncodedRows, dropped: dict[str, int]) -> dict[str, Any]:
     """Return what a run did: rows, time, and metrics over its first and last tenth."""
-    tenth = max(1, len(result.metrics) // 10)
-    ends = {"first": result.metrics[:tenth], "last": result.metrics[-tenth:]}
-    means = {
-        end: {name: sum(record[name] for record in records) / tenth for name in NAMES}
-        for end, records in ends.items()
-    }
     left_out = {**dropped}
     for reason, count in encoded.refusals().items():
         left_out[reason] = left_out.get(reason, 0) + count
@@ -435,41 +372,21 @@ def summarise(result: TrainResult, encoded: EncodedRows, dropped: dict[str, int]
         "truncated": encoded.truncated,
         "tokens": result.tokens,
         "seconds": result.seconds,
-        "averaged_over_steps": tenth,
-        "metrics": means,
+        **ends_of(result.metrics, NAMES),
     }
 
 
 def _print(summary: dict[str, Any], name: str, out: Path) -> None:
     from ..report.numbers import amount
 
-    text = f"{name}: {amount(summary['rows'], 'row')}."
-    if summary["left_out"]:
-        listed = ", ".join(f"{count:,} x {why}" for why, count in summary["left_out"].items())
-        text += f" Left out: {listed}."
+    text = f"{name}: {amount(summary['rows'], 'row')}." + say_left_out(summary)
     if summary["truncated"]:
         text += f" Cut at the end: {amount(summary['truncated'], 'row')}."
     _terminal.say(text)
-    _terminal.show(_table(summary))
+    _terminal.show(ends_table(summary, NAMES, BEFORE))
     rate = summary["tokens"] / max(summary["seconds"], 1e-9)
     _terminal.say(
         f"{amount(summary['steps'], 'step')} in {summary['seconds']:,.0f} s "
         f"({rate:,.0f} tokens a second, compiling included). Written: {out / 'model'}, "
         f"{out / 'metrics.jsonl'}."
     )
-
-
-def _table(summary: dict[str, Any]) -> Table:
-    from ..report.tables import Column, Table
-
-    first, last = summary["metrics"]["first"], summary["metrics"]["last"]
-    rows = tuple(
-        (words, f"{first[name]:.4g}", f"{last[name]:.4g}") for name, words in NAMES.items()
-    )
-    columns = (Column("metric"), Column("first", "right"), Column("last", "right"))
-    note = (
-        f"Means over the first and the last {summary['averaged_over_steps']} steps, before each "
-        "step's update. Both log-probabilities may fall while the margin grows: the loss sees "
-        "only the difference."
-    )
-    return Table("Training", columns, rows, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,19 @@ import typer
 
 from . import _terminal
 from ._options import JsonOption, grouped
-from .dpo import DATA, LOSS, OPTIMISER, ROWS, _as_flag, _check_out, _check_packages, _option
+from ._runs import (
+    DATA,
+    LOSS,
+    OPTIMISER,
+    Run,
+    check_out,
+    check_packages,
+    checked,
+    ends_of,
+    ends_table,
+    option,
+    say_left_out,
+)
 from .rewards import rewards
 
 if TYPE_CHECKING:
@@ -18,7 +30,6 @@ if TYPE_CHECKING:
     from ..llm.reward_rows import Candidates
     from ..llm.reward_training import RewardOptions, RewardTraining
     from ..llm.rows import EncodedRows, Tokens
-    from ..report import Table
     from ..rewards import Calibration
 
 ModelOption = Annotated[
@@ -79,7 +90,7 @@ def score(
     Each score is kept as it comes: a run that was stopped goes on where it was, and sequences that
     stand in --out already are not computed again.
     """
-    _check_packages("rewards score")
+    check_packages("rewards score")
     from ..llm.reward_models import load_reward_model
     from ..llm.reward_rows import read_candidates
     from ..llm.reward_scoring import ScoreStore, known_scores, score_records, write_scores
@@ -177,51 +188,23 @@ def _say_scored(summary: dict[str, Any], out: Path) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """The options of a run, named as in :class:`jaxpref.llm.reward_training.RewardOptions`."""
+    """What is trained, named as in :class:`jaxpref.llm.reward_training.RewardOptions`."""
 
     loss: Annotated[
-        str, _option(LOSS, "Of pairs, or of rankings.", metavar="bradley_terry|plackett_luce")
+        str, option(LOSS, "Of pairs, or of rankings.", metavar="bradley_terry|plackett_luce")
     ] = "bradley_terry"
     temperature: Annotated[
-        float, _option(LOSS, "While training, scores count for 1/T of their size.", metavar="T")
+        float, option(LOSS, "While training, scores count for 1/T of their size.", metavar="T")
     ] = 1.0
-    label_smoothing: Annotated[float, _option(LOSS, "Share of labels taken to be flipped.")] = 0.0
+    label_smoothing: Annotated[float, option(LOSS, "Share of labels taken to be flipped.")] = 0.0
     margin_cap: Annotated[
         float | None,
-        _option(LOSS, "Margin beyond which a pair gains nothing, in nats.", show_default=False),
+        option(LOSS, "Margin beyond which a pair gains nothing, in nats.", show_default=False),
     ] = None
     learning_rate: Annotated[
-        float, _option(OPTIMISER, "Peak of the learning rate; small models want 1e-3.")
+        float, option(OPTIMISER, "Peak of the learning rate; small models want 1e-3.")
     ] = 1e-5
-    schedule: Annotated[
-        str, _option(OPTIMISER, "How it falls.", metavar="linear|cosine|constant")
-    ] = "linear"
-    warmup: Annotated[int, _option(OPTIMISER, "Steps over which it rises.")] = 0
-    clip_norm: Annotated[float, _option(OPTIMISER, "Largest norm of a gradient.")] = 1.0
-    weight_decay: Annotated[float, _option(OPTIMISER, "Of AdamW.")] = 0.0
-    steps: Annotated[int | None, _option(OPTIMISER, "Steps in all.", show_default="one epoch")] = (
-        None
-    )
-    epochs: Annotated[
-        int | None, _option(OPTIMISER, "Or passes over the data.", show_default=False)
-    ] = None
-    seed: Annotated[int, _option(OPTIMISER, "Of the order of the data, and of the split.")] = 0
-    batch_size: Annotated[int, _option(ROWS, "Prompts at a time.")] = 16
-    micro_batch: Annotated[
-        int | None,
-        _option(
-            ROWS, "Prompts whose gradient is taken at once.", show_default="2 on a CPU, else all"
-        ),
-    ] = None
-    precision: Annotated[
-        str,
-        _option(
-            ROWS,
-            "All in float32; passes in bfloat16, weights in float32; or both in bfloat16, with "
-            "updates rounded at random.",
-            metavar="float32|bfloat16|bfloat16-stochastic",
-        ),
-    ] = "float32"
+    seed: Annotated[int, option(OPTIMISER, "Of the order of the data, and of the split.")] = 0
 
 
 @rewards.command()
@@ -231,8 +214,9 @@ def train(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for what comes of it.", metavar="DIR")],
     training: Training,
+    run: Run,
     held_out: Annotated[
-        float, _option(DATA, "Share of the records kept from training and scored.")
+        float, option(DATA, "Share of the records kept from training and scored.")
     ] = 0.1,
     max_length: LengthOption = None,
     as_chat: ChatOption = False,
@@ -249,7 +233,7 @@ def train(
     Leaves in --out: model (a sequence classifier that transformers loads), metrics.jsonl,
     checkpoints. A run that was stopped goes on with --resume.
     """
-    options = _options(training)
+    options = _options(training, run)
     from .._checks import check_between
     from ..llm.reward_models import save_reward_model, starting_model
     from ..llm.reward_rows import read_candidates
@@ -257,7 +241,7 @@ def train(
     from ..report.files import check_folder
 
     check_between("--held-out", held_out, 0.0, 0.9, what="a share of at most 0.9")
-    _check_out(out, resume)
+    check_out(out, resume)
     with _terminal.working(f"Loading {model}"):
         candidates = read_candidates(data)
         start = starting_model(model)
@@ -286,17 +270,12 @@ def train(
     _say_trained(summary, out)
 
 
-def _options(training: Training) -> RewardOptions:
+def _options(training: Training, run: Run) -> RewardOptions:
     """Return the options, checked, messages naming the flag."""
-    _check_packages("rewards train")
-    from .._checks import InputError
+    check_packages("rewards train")
     from ..llm.reward_training import RewardOptions
 
-    values = {entry.name: getattr(training, entry.name) for entry in fields(training)}
-    try:
-        return RewardOptions(**values)
-    except InputError as error:
-        raise InputError(_as_flag(str(error), values)) from None
+    return checked(RewardOptions, training, run)
 
 
 def _split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -321,11 +300,17 @@ def _calibration(model: RewardModel, records: list[Tokens]) -> Calibration | Non
     )
 
 
+NAMES = {
+    "loss": "loss (nats)",
+    "reward_margin": "margin (nats)",
+    "accuracy": "accuracy",
+    "grad_norm": "gradient norm",
+}
+
+
 def _summarise(
     result: RewardTraining, encoded: EncodedRows, truncated: int, found: Calibration | None
 ) -> dict[str, Any]:
-    tenth = max(1, len(result.metrics) // 10)
-    ends = {"first": result.metrics[:tenth], "last": result.metrics[-tenth:]}
     return {
         "steps": result.steps,
         "rows": len(encoded.kept),
@@ -333,14 +318,7 @@ def _summarise(
         "truncated": truncated,
         "tokens": result.tokens,
         "seconds": result.seconds,
-        "averaged_over_steps": tenth,
-        "metrics": {
-            end: {
-                name: sum(record[name] for record in records) / tenth
-                for name in ("loss", "reward_margin", "accuracy", "grad_norm")
-            }
-            for end, records in ends.items()
-        },
+        **ends_of(result.metrics, NAMES),
         "held_out": None if found is None else found.to_dict(),
     }
 
@@ -348,14 +326,11 @@ def _summarise(
 def _say_trained(summary: dict[str, Any], out: Path) -> None:
     from ..report.numbers import amount
 
-    text = f"Trained on {amount(summary['rows'], 'record')}."
-    if summary["left_out"]:
-        listed = ", ".join(f"{count:,} x {why}" for why, count in summary["left_out"].items())
-        text += f" Left out: {listed}."
+    text = f"Trained on {amount(summary['rows'], 'record')}." + say_left_out(summary)
     if summary["truncated"]:
         text += f" Cut from the left: {amount(summary['truncated'], 'record')}."
     _terminal.say(text)
-    _terminal.show(_table(summary))
+    _terminal.show(ends_table(summary, NAMES))
     found = summary["held_out"]
     if found is not None:
         _terminal.say(
@@ -365,19 +340,3 @@ def _say_trained(summary: dict[str, Any], out: Path) -> None:
             f"{found['calibration_error']:.3f}, best slope {found['slope']:.2f}."
         )
     _terminal.say(f"Written: {out / 'model'}, {out / 'metrics.jsonl'}.")
-
-
-def _table(summary: dict[str, Any]) -> Table:
-    from ..report import Column, Table
-
-    names = {
-        "loss": "loss (nats)",
-        "reward_margin": "margin (nats)",
-        "accuracy": "accuracy",
-        "grad_norm": "gradient norm",
-    }
-    first, last = summary["metrics"]["first"], summary["metrics"]["last"]
-    rows = tuple((words, f"{first[n]:.4g}", f"{last[n]:.4g}") for n, words in names.items())
-    columns = (Column("metric"), Column("first", "right"), Column("last", "right"))
-    note = f"Means over the first and the last {summary['averaged_over_steps']} steps."
-    return Table("Training", columns, rows, note)

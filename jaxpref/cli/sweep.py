@@ -12,7 +12,7 @@ import typer
 from . import _terminal
 from ._adapters import Adapters
 from ._options import JsonOption, grouped
-from .dpo import _as_flag, _check_packages, _option
+from ._runs import as_flag, check_packages, option
 
 if TYPE_CHECKING:
     from ..llm.sweep import Member, SweepOptions
@@ -29,7 +29,7 @@ class Grid:
 
     p12: Annotated[
         str,
-        _option(
+        option(
             MEMBERS,
             "Probability in the data that the first animal beats the second: a list, or a range "
             "with its end and step, as 0:1:.05.",
@@ -38,23 +38,23 @@ class Grid:
     ] = ".99"
     p23: Annotated[
         str,
-        _option(MEMBERS, "The same for the second against the third.", metavar="P"),
+        option(MEMBERS, "The same for the second against the third.", metavar="P"),
     ] = "0:1:.05"
     permutations: Annotated[
         str,
-        _option(
+        option(
             MEMBERS,
             "Orders of the animals: all, or some, as dog,cat,bird;bird,dog,cat.",
             metavar="all|A,B,C;...",
         ),
     ] = "dog,cat,bird"
-    seeds: Annotated[int, _option(MEMBERS, "Trainings of each, with other samples.")] = 1
+    seeds: Annotated[int, option(MEMBERS, "Trainings of each, with other samples.")] = 1
     beta: Annotated[
-        str, _option(MEMBERS, "Strength of the pull towards the reference.", metavar="X")
+        str, option(MEMBERS, "Strength of the pull towards the reference.", metavar="X")
     ] = "0.1"
     learning_rate: Annotated[
         str,
-        _option(MEMBERS, "Peak of the learning rate; large models want 5e-6.", metavar="X"),
+        option(MEMBERS, "Peak of the learning rate; large models want 5e-6.", metavar="X"),
     ] = "1e-4"
 
 
@@ -62,16 +62,16 @@ class Grid:
 class Shared:
     """What all trainings share, named as in :class:`jaxpref.llm.sweep.SweepOptions`."""
 
-    pairs: Annotated[int, _option(TRAINING, "Pairs of animals a training samples.")] = 1024
-    batch_size: Annotated[int, _option(TRAINING, "Pairs a step.")] = 16
+    pairs: Annotated[int, option(TRAINING, "Pairs of animals a training samples.")] = 1024
+    batch_size: Annotated[int, option(TRAINING, "Pairs a step.")] = 16
     schedule: Annotated[
         str,
-        _option(TRAINING, "How the learning rate falls.", metavar="linear|cosine|constant"),
+        option(TRAINING, "How the learning rate falls.", metavar="linear|cosine|constant"),
     ] = "linear"
-    clip_norm: Annotated[float, _option(TRAINING, "Largest norm of a gradient.")] = 1.0
+    clip_norm: Annotated[float, option(TRAINING, "Largest norm of a gradient.")] = 1.0
     nouns: Annotated[
         str,
-        _option(
+        option(
             TRAINING,
             "How the animals are written: a dog, dog, dogs.",
             metavar="article|bare|plural",
@@ -88,7 +88,7 @@ class Shared:
     ] = None
     compute_dtype: Annotated[
         str | None,
-        _option(
+        option(
             TRAINING,
             "Type of the passes, as bfloat16; weights stay float32.",
             show_default=False,
@@ -96,7 +96,7 @@ class Shared:
     ] = None
     mode: Annotated[
         str | None,
-        _option(
+        option(
             RUNNING,
             "Trainings one after the other, all of a block at once, or a few at once.",
             metavar="map|vmap|chunks|measured",
@@ -105,7 +105,7 @@ class Shared:
     ] = None
     block: Annotated[
         int | None,
-        _option(
+        option(
             RUNNING,
             "Trainings between two writes of results, and at most at once.",
             show_default="4 on a CPU, else 63",
@@ -144,7 +144,7 @@ def sweep(
     p13 is in no sample. Leaves in --out a line a training (members.jsonl).
     """
     members = members_of(grid)
-    _check_packages("sweep")
+    check_packages("sweep")
     options = _shared(shared, model)
     lora = adapters.options(model)
     from .._checks import InputError
@@ -163,7 +163,7 @@ def sweep(
                 progress=move,
             )
     except InputError as error:
-        flag = _as_flag(str(error), ("out", "processes", "chat"))
+        flag = as_flag(str(error), ("out", "processes", "chat"))
         message = flag.replace("or resume to go on", "or --resume to go on")
         raise type(error)(message) from None
     if json:
@@ -188,7 +188,7 @@ def members_of(grid: Grid) -> list[Member]:
         name: numbers(getattr(grid, name), "--" + name.replace("_", "-"))
         for name in ("p12", "p23", "beta", "learning_rate")
     }
-    _check_packages("sweep")
+    check_packages("sweep")
     from ..llm.sweep import sweep_grid
 
     try:
@@ -202,7 +202,7 @@ def members_of(grid: Grid) -> list[Member]:
         )
     except InputError as error:
         message = re.sub(r"^omega:", "--permutations:", str(error))
-        raise InputError(_as_flag(message, lists)) from None
+        raise InputError(as_flag(message, lists)) from None
 
 
 def numbers(text: str, flag: str) -> list[float]:
@@ -253,7 +253,7 @@ def _shared(shared: Shared, model: Path) -> SweepOptions:
     try:
         options = SweepOptions(**{**values, "chat": False})
     except InputError as error:
-        raise InputError(_as_flag(str(error), values)) from None
+        raise InputError(as_flag(str(error), values)) from None
     chat = speaks_chat(model) if shared.chat is None else shared.chat
     return SweepOptions(**{**vars(options), "chat": chat})
 
