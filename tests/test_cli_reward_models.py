@@ -242,6 +242,20 @@ def test_sequences_are_cut_from_the_left_alike(folder):
     assert long.prompt == (1,) and long.completions[0] == (ids["a"], ids["dog"], ids["or"])
 
 
+def test_prompts_of_several_files_are_told_apart(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write(folder / "a.jsonl", [{"prompt": "Tea?", "response": word} for word in ("Yes", "No")])
+    write(folder / "b.jsonl", [{"prompt": "2 + 2?", "response": "4"},
+                               {"prompt": "Tea?", "response": "Now"},
+                               {"prompt": "2 + 3?", "responses": ["5", "6"]}])  # fmt: skip
+    found = read_candidates(folder)
+    first, second, third = "a.jsonl: line 1", "b.jsonl: line 1", "b.jsonl: line 3"
+    assert [record.prompt_id for record in found] == [first, first, second, first, third]
+    assert len({(record.prompt_id, record.names) for record in found}) == 5
+    assert [record.prompt_id for record in read_candidates(folder / "a.jsonl")] == ["line 1"] * 2
+
+
 def test_dialogues_become_conversations_and_are_scored_whole(tmp_path):
     dialogue = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Tea?\n\nAssistant:"
     assert [m["content"] for m in as_conversation(dialogue)] == ["Hi", "Hello", "Tea?"]

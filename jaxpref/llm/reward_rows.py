@@ -80,31 +80,33 @@ def read_candidates(path: str | Path) -> list[Candidates]:
     ('a',)
     """
     found, known = [], {}
-    for file in preference_files(path):
+    files = preference_files(path)
+    for file in files:
         for source, row in json_rows(file):
             if not isinstance(row, dict):
                 raise DataError(f"{source}: expected a JSON object; got {_kind(row)}")
-            found.append(_candidates(row, source, known))
+            line = source.rpartition(": ")[2]
+            place = line if len(files) == 1 else f"{file.name}: {line}"
+            found.append(_candidates(row, source, place, known))
     if not found:
         raise DataError(f"{path}: expected at least one record; there is none")
     return found
 
 
-def _candidates(row: dict[str, Any], source: str, known: dict[str, str]) -> Candidates:
+def _candidates(row: dict[str, Any], source: str, place: str, known: dict[str, str]) -> Candidates:
     """Return one row's responses; `known` holds the name of each prompt seen."""
-    names, texts = _responses(row, source)
+    names, texts = _responses(row, source, place)
     for name, (_, text) in zip(names, texts, strict=True):
         if not text.strip() and "prompt" in row:  # in a dialogue, as in hh-rlhf, it is a text too
             raise DataError(f"{source}: {name}: expected a response; it is empty")
     given = next((row[key] for key in _PROMPTS if row.get(key) is not None), None)
     if given is None:
-        place = source.rpartition(": ")[2]
         given = known.setdefault(str(texts[0][0]), place) if len(names) == 1 else place
     return Candidates(str(given), names, texts, source)
 
 
 def _responses(
-    row: dict[str, Any], source: str
+    row: dict[str, Any], source: str, place: str
 ) -> tuple[tuple[str, ...], tuple[tuple[Prompt, str], ...]]:
     if "output_1" in row and "output_2" in row:
         label = _get(row, "label", source)
@@ -124,8 +126,7 @@ def _responses(
         return tuple(str(n + 1) for n in range(len(values))), tuple(texts)
     key = next((key for key in _RESPONSES if key in row), "response")
     name = next((row[key] for key in _NAMES if row.get(key) is not None), None)
-    name = source.rpartition(": ")[2] if name is None else name
-    return (str(name),), (_one(row, key, source),)
+    return (str(place if name is None else name),), (_one(row, key, source),)
 
 
 _PAIR = ("chosen", "rejected")
