@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="the extra llm is not installed")
 from test_cli_dpo import SHAPE, write_tokenizer
 
 from jaxpref._checks import InputError
-from jaxpref.llm import decoder_config, initial_model, load_tokenizer
+from jaxpref.llm import decoder_config, initial_model, load_tokenizer, rewrites
 from jaxpref.llm.reward_models import reward_model
 from jaxpref.llm.reward_rows import Candidates, encode_candidates
 from jaxpref.llm.reward_scoring import score_sequences
@@ -55,6 +55,38 @@ def test_edits_are_deletions_of_words_and_sentences():
     assert small_edits(" One. Two three.") == [" Two three.", " One. three.", " One. Two", " One."]
     assert small_edits("one") == []
     assert word_distance("a b c", "a x c d") == 3 and word_distance("", "a b") == 2
+
+
+def test_distances_are_those_of_the_table_of_all_prefixes():
+    def by_table(left, right):
+        table = np.add.outer(np.arange(len(left) + 1), np.arange(len(right) + 1))
+        for n, m in np.ndindex(len(left), len(right)):
+            same = table[n, m] if left[n] == right[m] else table[n, m] + 2
+            table[n + 1, m + 1] = min(same, table[n, m + 1] + 1, table[n + 1, m] + 1)
+        return table[-1, -1]
+
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        left, right = (random.choice(list("abc"), random.integers(0, 9)) for _ in range(2))
+        assert word_distance(" ".join(left), " ".join(right)) == by_table(left, right)
+    long = [str(n) for n in range(20_000)]  # by the table 4e8 steps
+    assert word_distance(" ".join(long), " ".join([*long[:70], "more", *long[80:]])) == 11
+
+
+def test_dialogues_are_put_to_the_model_as_its_chat_template_says(model, tokenizer, monkeypatch):
+    dialogue = "\n\nHuman: do you like\n\nAssistant:"
+    pair = Candidates("", ("chosen", "rejected"), ((dialogue, "a dog"), (dialogue, "or")), "1")
+    template = "{% for m in messages %}{{ m['content'] }} bird {% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    asked = []
+
+    def spy(_, sequences):
+        asked.extend(tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences)
+        return np.zeros(len(sequences))
+
+    monkeypatch.setattr(rewrites, "score_sequences", spy)
+    assert find_flips(model, tokenizer, [pair], as_chat=True).strong == 0
+    assert asked == ["do you like bird a dog bird", "do you like bird or bird"]
 
 
 @pytest.mark.slow

@@ -103,6 +103,7 @@ def find_flips(
     most_edits: int = 12,
     insertions: int = 32,
     max_length: int | None = None,
+    as_chat: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FlipSearch:
     """Rewrite the responses of pairs until preferences flip, as Table C3 does by hand.
@@ -121,6 +122,8 @@ def find_flips(
         Guided insertions tried in each round, besides every deletion.
     max_length : int, optional
         Longest sequence; the model's context by default.
+    as_chat : bool
+        Render text prompts with the tokenizer's chat template too, dialogues turn by turn.
     progress : callable, optional
         Called with records done and in all.
 
@@ -145,7 +148,7 @@ def find_flips(
     """
     check_count("most_edits", most_edits)
     check_count("insertions", insertions, at_least=0)
-    writer = _Writer(model, tokenizer, most_edits, insertions, max_length)
+    writer = _Writer(model, tokenizer, most_edits, insertions, max_length, as_chat)
     strong = near = 0
     flips = []
     for number, record in enumerate(candidates):
@@ -196,17 +199,23 @@ class _Writer:
         most_edits: int,
         insertions: int,
         max_length: int | None,
+        as_chat: bool,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.most_edits, self.insertions = most_edits, insertions
         self.max_length = max_length or model.config.max_position_embeddings
+        self.as_chat = as_chat
         self.words = _words(tokenizer, model.config.vocab_size)
 
     def sequences(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return a prompt with each of some responses as token ids."""
         records = [Candidates("", ("1",), ((prompt, text),), "rewrite") for text in texts]
         encoded = encode_candidates(
-            records, self.tokenizer, max_length=self.max_length, config=self.model.config
+            records,
+            self.tokenizer,
+            max_length=self.max_length,
+            config=self.model.config,
+            as_chat=self.as_chat,
         )
         return [(*tokens.prompt, *tokens.completions[0]) for tokens in encoded.records]
 
@@ -339,15 +348,21 @@ def small_edits(text: str) -> list[str]:
 def word_distance(one: str, other: str) -> int:
     """Return how many words have to be deleted and inserted to make one text the other.
 
+    Myers' greedy algorithm (1986): as many steps as words, and the square of the edits.
+
     >>> word_distance("why not go", "why go now")
     2
     """
     left, right = one.split(), other.split()
-    before = list(range(len(right) + 1))
-    for n, word in enumerate(left, start=1):
-        row = [n]
-        for m, against in enumerate(right, start=1):
-            same = before[m - 1] if word == against else before[m - 1] + 2
-            row.append(min(same, before[m] + 1, row[m - 1] + 1))
-        before = row
-    return before[-1]
+    far = {1: 0}  # words of `one` used, by how many more of them than of `other`
+    edits = 0
+    while True:
+        for ahead in range(-edits, edits + 1, 2):
+            insert = ahead == -edits or (ahead < edits and far[ahead - 1] < far[ahead + 1])
+            at = far[ahead + 1] if insert else far[ahead - 1] + 1
+            while at < min(len(left), len(right) + ahead) and left[at] == right[at - ahead]:
+                at += 1
+            far[ahead] = at
+            if at >= len(left) and at - ahead >= len(right):
+                return edits
+        edits += 1
