@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -87,6 +88,7 @@ def test_the_table_has_a_column_for_what_varies():
         (("--batch-size", "0"), "--batch-size: expected"),
         (("--nouns", "many"), "--nouns: expected"),
         (("--mode", "pmap"), "--mode: expected"),
+        (("--compute-dtype", "int8"), "--compute-dtype: expected one of 'float32', 'bfloat16'"),
         (("--processes", "0"), "--processes: expected"),
         (("--chat",), "--chat: expected a chat template"),
     ],
@@ -102,6 +104,16 @@ def test_bad_input_is_one_message_and_nothing_is_written(sweep, tmp_path, argume
 def test_a_model_that_is_none_is_refused(capsys, tmp_path):
     code = app.run(["sweep", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
     assert code == 2 and "none: expected a folder" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(model, tmp_path, capsys):
+    small = tmp_path / "small"
+    shutil.copytree(model, small)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "vocab_size": 5}))
+    code = app.run(["sweep", "--model", str(small), "--out", str(tmp_path / "out")])
+    assert code == 2 and "expected ids below 5" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

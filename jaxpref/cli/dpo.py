@@ -30,6 +30,7 @@ from ._runs import (
 )
 
 if TYPE_CHECKING:
+    from ..llm.decoder import LanguageModel
     from ..llm.lora import LoraOptions
     from ..llm.plan import Workload
     from ..llm.rows import EncodedRows
@@ -97,7 +98,8 @@ class Training:
         str,
         option(
             LOSS,
-            "dpo, robust_dpo, ipo, simpo, rpo, kto_pair, or plackett_luce_dpo.",
+            "dpo, robust_dpo, ipo, ipo_per_token, simpo, rpo, kto_pair, plackett_luce_dpo; or sft, "
+            "on the best answer alone.",
             metavar="NAME",
         ),
     ] = "dpo"
@@ -177,12 +179,12 @@ def dpo(
     """
     devices.join()
     options = _options(training, run)
-    from .._checks import InputError
+    from .._checks import InputError, check_count
     from ..llm.checkpoints import load_model, save_model
     from ..llm.config import decoder_config
     from ..llm.distributed import is_first, wait
     from ..llm.tokenizers import load_tokenizer
-    from ..llm.trainer import fitting_recipe, train_preferences
+    from ..llm.trainer import train_preferences
     from ..report.files import check_folder
 
     if not model.is_dir():
@@ -194,6 +196,8 @@ def dpo(
         return
     if out is None:
         raise InputError("--out: expected a folder for what comes of it, or --plan")
+    if save_every is not None:
+        check_count("--save-every", save_every)
     if is_first():
         check_out(out, resume)
     mesh = devices.build()
@@ -202,10 +206,10 @@ def dpo(
         start = load_model(model, dtype=_kept_in(options), mesh=mesh)
         tokenizer = load_tokenizer(model, config=start.config)
         encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
-    fitting_recipe(start, encoded.completions, options, mesh)  # raises where there is none
+    _check_run(start, encoded, options, training, mesh)
     if is_first():
         check_folder("--out", out)
-        (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
+        _begin(out / "metrics.jsonl")
     wait("folder made")
     with _terminal.progress("Training") as move:
         result = train_preferences(
@@ -320,6 +324,29 @@ def _encode(read: _Read, data: PreferenceData, tokenizer: Any, context: int) -> 
     except InputError as error:
         message = as_flag(str(error), ("max_length", "too_long"))
         raise type(error)(message) from None
+
+
+def _begin(log: Path) -> None:
+    """Make the log of metrics: from here on there is a run to go on with."""
+    from .._checks import InputError, reason_of
+
+    try:
+        log.touch()
+    except OSError as error:
+        raise InputError(f"--out: cannot write {log}: {reason_of(error)}") from None
+
+
+def _check_run(
+    start: LanguageModel, encoded: EncodedRows, options: TrainOptions, given: Training, mesh: Any
+) -> None:
+    """Raise where the model cannot take such a run, before there is a folder for it."""
+    from .._checks import InputError
+    from ..llm.trainer import fitting_recipe
+
+    try:
+        fitting_recipe(start, encoded.completions, options, mesh)
+    except InputError as error:
+        raise InputError(as_flag(str(error), vars(given))) from None
 
 
 def _workload(data: PreferenceData, model: Path, shape: Any) -> Workload:

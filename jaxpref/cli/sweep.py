@@ -90,8 +90,9 @@ class Shared:
         str | None,
         option(
             TRAINING,
-            "Type of the passes, as bfloat16; weights stay float32.",
+            "Type of the passes; weights stay float32.",
             show_default=False,
+            metavar="float32|bfloat16",
         ),
     ] = None
     mode: Annotated[
@@ -246,15 +247,20 @@ def orders(text: str) -> list[tuple[str, ...]]:
 
 def _shared(shared: Shared, model: Path) -> SweepOptions:
     """Return the options, checked, messages naming the flag; chat as the tokenizer has it."""
-    from .._checks import InputError
+    from .._checks import InputError, check_option
+    from ..llm.config import decoder_config
     from ..llm.sweep import SweepOptions, speaks_chat
+    from ..llm.tokenizers import load_tokenizer
 
     values = dict(vars(shared))
+    if shared.compute_dtype is not None:
+        check_option("--compute-dtype", shared.compute_dtype, ("float32", "bfloat16"))
     try:
         options = SweepOptions(**{**values, "chat": False})
     except InputError as error:
         raise InputError(as_flag(str(error), values)) from None
     chat = speaks_chat(model) if shared.chat is None else shared.chat
+    load_tokenizer(model, config=decoder_config(model))  # raises where the two do not fit
     return SweepOptions(**{**vars(options), "chat": chat})
 
 
