@@ -11,16 +11,14 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxpref._checks import InputError
 from jaxpref.llm import load_model, load_tokenizer
-from jaxpref.llm.batches import Plan, plan_batches
 from jaxpref.llm.preferences import HUMAN
 from jaxpref.llm.reward_models import RewardModel, reward_model
 from jaxpref.llm.reward_rows import Candidates, encode_candidates, read_candidates
@@ -117,14 +115,6 @@ def with_foreign(candidates: list[Candidates], fold: np.ndarray, seed: int) -> l
     return found
 
 
-def fold_plan(pairs: Pairs, held_out: int, training: Training) -> Plan:
-    """Return the order in which the rows outside a fold are seen."""
-    usable = np.flatnonzero(pairs.fold[pairs.packed.kept] != held_out)
-    key = jax.random.fold_in(jax.random.key(training.seed), held_out)
-    plan = plan_batches(key, [len(usable)], batch_size=training.batch_size, epochs=training.epochs)
-    return plan._replace(rows=usable[plan.rows].astype(np.int32))
-
-
 def train_fold(
     pairs: Pairs,
     held_out: int,
@@ -135,11 +125,11 @@ def train_fold(
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Train on all folds but one; return the model and how the loss went."""
     start = reward_model(load_model(model or data_folder() / "stories260K"))
+    usable = pairs.fold[pairs.packed.kept] != held_out
     result = train_reward_model(
         start,
-        pairs.packed.rows,
-        options=training.options(),
-        plan=fold_plan(pairs, held_out, training),
+        pairs.packed.rows.take(np.flatnonzero(usable)),
+        options=replace(training, seed=training.seed + held_out).options(),
         progress=progress,
     )
     tenth = max(1, len(result.metrics) // 10)

@@ -57,6 +57,7 @@ FIGURES = (
     "jump.png",
     "choices.png",
     "probes.png",
+    "flips.png",
 )
 HEAD = """# Experiments
 

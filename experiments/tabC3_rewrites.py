@@ -18,6 +18,7 @@ tabC3_fragile_quadruples --model DIR.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,12 +39,14 @@ from jaxpref.llm.reward_models import (
 from jaxpref.llm.reward_rows import Candidates, encode_candidates, read_candidates
 from jaxpref.llm.reward_training import pack_records, train_reward_model
 from jaxpref.llm.rewrites import find_flips
+from jaxpref.report.figures import save_figure
 from jaxpref.report.files import write_json
 from jaxpref.rewards import QuadrupleRule
 
 NAME = "tabC3_rewrites"
 Progress = Callable[[int, int], None]
 ENDS = ("loss", "accuracy")
+COLOURS = {"trained on": "#0072B2", "held out": "#D55E00"}
 CHANCES = ("p_ik", "p_i_prime_k", "p_kj", "p_ij", "p_i_prime_j")
 
 
@@ -85,6 +88,8 @@ def compute(config: Config, progress: Progress | None = None) -> dict[str, Any]:
             progress=_common.part(progress, number, len(sets)),
         )
         flips = [flip.to_dict() for flip in found.flips]
+        for flip in flips:
+            flip["source"] = flip["source"].removeprefix(f"{data_folder() / 'hh_rlhf'}{os.sep}")
         values["pairs"][name] = {**found._asdict(), "flips": flips}
     return _common.result(config, values, rows(values, config.rule))
 
@@ -155,8 +160,36 @@ def _middle(flips: list[dict[str, Any]]) -> str:
 
 
 def plot(folder: Path) -> list[Path]:
-    """Draw nothing: the item is a table."""
-    return []
+    """Draw each flip, and how many words it took, from result.json alone."""
+    from matplotlib.figure import Figure
+
+    values = json.loads((folder / "result.json").read_text(encoding="utf-8"))["values"]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    start, sizes = 0, {}
+    for name, found in values["pairs"].items():
+        flips = sorted(found["flips"], key=lambda flip: flip["p_i_prime_j"] - flip["p_ij"])
+        at = range(start, start + len(flips))
+        before, after = ([flip[key] for flip in flips] for key in ("p_ij", "p_i_prime_j"))
+        left.vlines(at, after, before, color=COLOURS[name], linewidth=0.8, alpha=0.6)
+        left.plot(at, before, "o", color=COLOURS[name], markersize=3)
+        left.plot(at, after, "o", color=COLOURS[name], markersize=3, markerfacecolor="white")
+        start += len(flips) + 4
+        sizes[name] = [flip["i_prime"]["edits"] + flip["j"]["edits"] for flip in flips]
+    left.axhline(0.5, color="0.5", linewidth=0.8)
+    left.set(ylim=(0, 1), xticks=[], xlabel="flips", ylabel="preference over $y_j$")
+    left.set_title("$y_i$ (filled) beats $y_j$, $y_i'$ (open) loses to it", fontsize="medium")
+    most = max((words for own in sizes.values() for words in own), default=1)
+    right.hist(
+        list(sizes.values()), bins=[n + 0.5 for n in range(1, most + 1)], stacked=True,
+        color=[COLOURS[name] for name in sizes],
+        label=[f"pairs {name}" for name in sizes], rwidth=0.9,
+    )  # fmt: skip
+    right.set(xlabel="words deleted or inserted, in both responses", ylabel="flips")
+    right.set_title("What it takes", fontsize="medium")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(frameon=False, fontsize="small")
+    return [save_figure(figure, folder / "flips.png")]
 
 
 if __name__ == "__main__":

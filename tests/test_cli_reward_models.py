@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="the extra llm is not installed")
 from test_cli_dpo import PAIRS, SHAPE, write_tokenizer
 
 from jaxpref._checks import DataError, InputError
-from jaxpref.cli import app
+from jaxpref.cli import app, reward_models
 from jaxpref.llm import decoder_config, initial_model, load_tokenizer, save_model
 from jaxpref.llm import reward_scoring as scoring
 from jaxpref.llm.reward_models import load_reward_model, reward_model, save_reward_model
@@ -107,6 +107,14 @@ def test_one_response_a_row_makes_a_file_for_quadruples(run, folder, tmp_path):
     assert code == 0 and json.loads(text)["scores"]["most_responses"] == 6
 
 
+def test_prompts_of_one_response_are_told_with_the_option_they_need(tmp_path):
+    rows = [{"prompt_id": p, "response_id": r, "score": s} for p, r, s in
+            (("x", "1", 0.5), ("x", "2", 1.5), ("y", "1", 0.25))]  # fmt: skip
+    write(tmp_path / "scores.jsonl", rows)
+    (note,) = reward_models._notes(tmp_path / "scores.jsonl", [])
+    assert note == "For --drop-lone: 1 prompt with one response, which compare nothing."
+
+
 def test_training_learns_and_leaves_a_model_that_scores(run, folder, tmp_path):
     out = tmp_path / "run"
     arguments = (
@@ -125,6 +133,42 @@ def test_training_learns_and_leaves_a_model_that_scores(run, folder, tmp_path):
     assert code == 0
     again = load_reward_model(out / "model")
     assert np.array_equal(trained.params["score"], again.params["score"])
+
+
+def test_responses_are_rewritten_until_a_preference_flips(run, folder, tmp_path):
+    random, words = np.random.default_rng(5), "do you like a dog or bird i".split()
+    rows = [
+        {
+            "prompt": "do you like ",
+            **{name: " ".join(random.choice(words, size=5)) for name in both},
+        }
+        for both in [("chosen", "rejected")] * 6
+    ]
+    write(tmp_path / "rows.jsonl", [{"prompt": "a", "chosen": "dog", "rejected": "dog"}, *rows])
+    rule = ("--strong", "0.9", "--near", "0.8", "--tolerance", "0.1", "--weak", "0.4")
+    start = ("rewrite", "--model", folder / "reward", "--data", tmp_path / "rows.jsonl")
+    out = tmp_path / "flips.json"
+    code, text, error = run(*start, *rule, "--most-edits", "5", "--insertions", "8", "--out", out)
+    assert code == 0, error
+    found = json.loads(out.read_text())
+    assert found["tried"] == 6 >= found["strong"] >= found["near"] >= len(found["flips"]) > 0
+    for flip in found["flips"]:
+        assert flip["p_ik"] >= 0.9 and 0.7 < flip["p_i_prime_k"] < 0.9 and flip["p_kj"] <= 0.4
+        assert flip["p_i_prime_j"] < 0.5 < flip["p_ij"]
+        assert flip["i_prime"]["text"] != flip["i"]["text"] and flip["j"]["edits"] <= 5
+    text = " ".join(text.split())
+    assert f"6 pairs: {found['strong']} with p_ik >= 0.9" in text and "words changed" in text
+    for arguments, message in (
+        (("--strong", "1"), "strong: expected a probability strictly between 0 and 1; got 1"),
+        (("--near", "0.999"), "near, tolerance: expected p_i'k to stay between 1/2 and 1"),
+        (("--out", tmp_path / "no" / "x.json"), "no such folder"),
+        (("--max-length", "999"), "--max-length: expected at most the model's context, 64"),
+    ):
+        code, _, error = run(*start, *arguments)
+        assert code == 2 and message in error, error
+    write(tmp_path / "lone.jsonl", [{"prompt": "a", "responses": ["dog", "bird", "or"]}])
+    code, _, error = run(*start[:3], "--data", tmp_path / "lone.jsonl")
+    assert code == 2 and "line 1: expected a pair; got 3 responses" in error
 
 
 @pytest.mark.slow
