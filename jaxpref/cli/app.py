@@ -15,7 +15,7 @@ from .dpo import dpo
 from .fit import fit
 from .region import region
 from .reproduce import reproduce
-from .reward_models import rewards
+from .reward_rewrites import rewards
 from .sensitivity import sensitivity
 from .sweep import sweep
 

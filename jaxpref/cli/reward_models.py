@@ -59,6 +59,14 @@ ChatOption = Annotated[
         "conversations always are.",
     ),
 ]
+TokenOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Of a language model without a head for rewards: the token whose logit behind the "
+        "conversation is the reward (0 for Llama-3.1-Nemotron-70B-Reward-HF).",
+        show_default=False,
+    ),
+]
 
 
 @rewards.command()
@@ -74,14 +82,7 @@ def score(
     ] = "float32",
     max_length: LengthOption = None,
     as_chat: ChatOption = False,
-    reward_token: Annotated[
-        int | None,
-        typer.Option(
-            help="Of a language model without a head for rewards: the token whose logit behind the "
-            "conversation is the reward (0 for Llama-3.1-Nemotron-70B-Reward-HF).",
-            show_default=False,
-        ),
-    ] = None,
+    reward_token: TokenOption = None,
     batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 4096,
     json: JsonOption = False,
 ) -> None:
@@ -133,24 +134,31 @@ def _encode(
     as_chat: bool,
 ) -> tuple[list[Tokens], int]:
     """Return the records as tokens, and how many were cut."""
-    from .._checks import InputError
     from ..llm.reward_rows import encode_candidates
     from ..llm.tokenizers import load_tokenizer
+
+    context = check_length(model, max_length)
+    with _terminal.working("Tokenising"):
+        encoded = encode_candidates(
+            candidates,
+            load_tokenizer(folder),
+            max_length=context if max_length is None else max_length,
+            config=model.config,
+            as_chat=as_chat,
+        )
+    return encoded.records, encoded.truncated
+
+
+def check_length(model: RewardModel, max_length: int | None) -> int:
+    """Return the model's context, or raise for a length beyond it."""
+    from .._checks import InputError
 
     context = model.config.max_position_embeddings
     if max_length is not None and max_length > context:
         raise InputError(
             f"--max-length: expected at most the model's context, {context}; got {max_length}"
         )
-    with _terminal.working("Tokenising"):
-        encoded = encode_candidates(
-            candidates,
-            load_tokenizer(folder),
-            max_length=max_length or context,
-            config=model.config,
-            as_chat=as_chat,
-        )
-    return encoded.records, encoded.truncated
+    return context
 
 
 def _notes(out: Path, candidates: list[Candidates]) -> tuple[str, ...]:
@@ -161,9 +169,11 @@ def _notes(out: Path, candidates: list[Candidates]) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     twice = [c.source for c in candidates if len({text for _, text in c.texts}) < len(c.texts)]
     if twice:
-        notes = (f"{len(twice):,} records hold equal responses, the first at {twice[0]}.",)
+        what = "record holds" if len(twice) == 1 else "records hold"
+        notes = (f"{len(twice):,} {what} equal responses, the first at {twice[0]}.",)
     try:
-        return (*notes, *read_scores(out, lone="drop").notes)
+        found = read_scores(out, lone="drop").notes
+        return (*notes, *(note.replace("Left out:", "For --drop-lone:") for note in found))
     except DataError as error:  # one response each, or one twice: scored, but nothing to compare
         return (*notes, f"Not yet fit for `rewards dominance`: {error}.")
 

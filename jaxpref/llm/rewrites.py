@@ -203,7 +203,8 @@ class _Writer:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.most_edits, self.insertions = most_edits, insertions
-        self.max_length = max_length or model.config.max_position_embeddings
+        context = model.config.max_position_embeddings
+        self.max_length = context if max_length is None else max_length
         self.as_chat = as_chat
         self.words = _words(tokenizer, model.config.vocab_size)
 

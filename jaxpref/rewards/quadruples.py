@@ -153,7 +153,7 @@ def fragile_quadruples(
     >>> found.total, round(row.p_ij, 4), round(row.p_i_prime_j, 4)
     (1, 0.9533, 0.4384)
     """
-    bounds = _bounds(link, rule)
+    bounds = rule_bounds(link, rule)
     check_option("rank", rank, RANKS)
     number = check_count("top", top, at_least=0)
     largest = int(scores.sizes.max(initial=0))
@@ -185,8 +185,8 @@ def fragile_quadruples(
     )
 
 
-def _bounds(link: Link, rule: QuadrupleRule) -> Bounds:
-    """Return the margins that a rule asks for."""
+def rule_bounds(link: Link, rule: QuadrupleRule) -> Bounds:
+    """Return the margins that a rule asks for; InputError for one that nothing can meet."""
     if not link.symmetric:
         raise InputError(f"link: expected a symmetric link; got {link!r}")
     inside = "a probability strictly between 0 and 1"
