@@ -334,6 +334,9 @@ def _gradient(
 def small_edits(text: str) -> list[str]:
     """Return a text without one of its words, and without one of its sentences.
 
+    Words are joined by single spaces: line breaks are lost, and :func:`word_distance` does not
+    count them.
+
     >>> small_edits("Yes. Why not?")
     ['Why not?', 'Yes. not?', 'Yes. Why', 'Yes.']
     """

@@ -291,7 +291,7 @@ def describe_scores(
             else f"{count:,} responses have exactly the score of another one to their prompt: "
             "duplicates?"
         )
-        name = " ".join(prompts[owner[same.argmax()]].split())
+        name = " ".join(prompts[int(owner[same.argmax()])].split())
         name = name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
         notes.append(f"{what} The first: {'pair' if paired else 'prompt'} {name!r}.")
     return tuple(notes)
