@@ -117,6 +117,14 @@ def test_kto_pair_matches_its_formula():
             np.testing.assert_allclose(found[row], float((chosen + rejected) / 2), rtol=EXACT)
 
 
+def test_kto_levels_are_means_by_weight():
+    weights = np.array([2.0, 0.0, 1.0] + [0.0] * (len(POLICY) - 3))
+    found = losses.kto_pair_loss(POLICY, REFERENCE, weights=weights)
+    counted = np.array([0, 0, 2])
+    alone = losses.kto_pair_loss(POLICY[counted], REFERENCE[counted])
+    np.testing.assert_allclose(found[counted], alone, rtol=EXACT)
+
+
 def test_kto_levels_are_not_differentiated():
     # Held fixed, the slope of row 0 in its own chosen log-probability has this closed form.
     policy = np.array([[-1.0, -2.0], [-3.0, -2.0]])

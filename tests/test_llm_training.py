@@ -152,12 +152,22 @@ def test_the_metrics_are_their_formulas(toy):
     assert_trees_close(gradient, jax.grad(loss)(toy))
 
 
-def test_a_row_of_weight_0_counts_for_nothing(toy):
-    few = dpo_gradient(None, toy, table(ROWS), reference(ROWS), batch(5), SETTINGS, Recipe())
+@pytest.mark.parametrize("loss", ["dpo", "kto_pair"])
+def test_a_row_of_weight_0_counts_for_nothing(toy, loss):
+    recipe = Recipe(loss=loss)
+    few = dpo_gradient(None, toy, table(ROWS), reference(ROWS), batch(5), SETTINGS, recipe)
     weights = np.arange(8) < 5
     padded = batch(weights=weights)
-    many = dpo_gradient(None, toy, table(ROWS), reference(ROWS), padded, SETTINGS, Recipe())
+    many = dpo_gradient(None, toy, table(ROWS), reference(ROWS), padded, SETTINGS, recipe)
     assert_trees_close(few, many)
+
+
+def test_rows_that_lose_together_come_best_first(toy):
+    given = batch(reversed=np.ones(8))
+    with pytest.raises(InputError, match="'kto_pair' needs its rows best first"):
+        dpo_gradient(
+            None, toy, table(ROWS), reference(ROWS), given, SETTINGS, Recipe(loss="kto_pair")
+        )
 
 
 def test_reversed_rows_are_the_rows_with_their_completions_swapped(toy):

@@ -299,7 +299,11 @@ def rpo_loss(
 
 
 def kto_pair_loss(
-    policy_logps: ArrayLike, reference_logps: ArrayLike, *, beta: ArrayLike = 0.1
+    policy_logps: ArrayLike,
+    reference_logps: ArrayLike,
+    *,
+    beta: ArrayLike = 0.1,
+    weights: ArrayLike | None = None,
 ) -> Float[Array, " N"]:
     r"""Return the KTO loss of pairs, each half judged against the batch's other half.
 
@@ -312,6 +316,8 @@ def kto_pair_loss(
         Log-probabilities (nats) of chosen and rejected, one batch.
     beta : array_like, shape () or (N,)
         Strength of the pull towards the reference, above 0.
+    weights : array_like, shape (N,), optional
+        Weights of the pairs in the mean, at least 0 and not all 0: what only fills a batch has 0.
 
     Returns
     -------
@@ -338,7 +344,9 @@ def kto_pair_loss(
     if policy.ndim != 2:
         raise InputError(f"policy_logps: expected shape (N, 2), a batch; got {policy.shape}")
     ratios = _pairs(policy) - reference
-    level = lax.stop_gradient(jnp.maximum(jnp.mean(ratios, axis=0), 0.0))
+    shares = jnp.ones_like(ratios[:, 0]) if weights is None else jnp.asarray(weights, ratios.dtype)
+    mean = jnp.sum(shares[:, None] * ratios, axis=0) / jnp.sum(shares)
+    level = lax.stop_gradient(jnp.maximum(mean, 0.0))
     scale = _strength(beta, ratios[:, 0])
     chosen = jax.nn.sigmoid(-scale * (ratios[:, 0] - level[1]))  # 1 - sigma(x) = sigma(-x)
     rejected = jax.nn.sigmoid(-scale * (level[0] - ratios[:, 1]))
@@ -440,12 +448,17 @@ conservative DPO; "kto_pair" alone couples the rows of a batch. "bradley_terry" 
 take the scores of a reward model in place of log-probabilities."""
 
 
+WHOLE_BATCH = ("kto_pair",)
+"""Losses whose rows lose together, not one by one."""
+
+
 def preference_loss(
     name: str,
     policy_logps: ArrayLike,
     reference_logps: ArrayLike,
     lengths: ArrayLike,
     settings: LossSettings,
+    weights: ArrayLike | None = None,
 ) -> Float[Array, "..."]:
     """Return the loss called `name` of each row: one signature for all of them.
 
@@ -459,6 +472,8 @@ def preference_loss(
         Tokens of each completion, at least 1.
     settings : LossSettings
         The strengths; each loss reads its own.
+    weights : array_like, shape (N,), optional
+        Of the rows of a batch, for the losses of :data:`WHOLE_BATCH`; the others take none.
 
     Returns
     -------
@@ -478,6 +493,8 @@ def preference_loss(
     """
     check_option("name", name, LOSSES)
     policy, reference = _same_shape(policy_logps, reference_logps)
+    if name in WHOLE_BATCH:
+        return kto_pair_loss(policy, reference, beta=settings.beta, weights=weights)
     return LOSSES[name](policy, reference, jnp.asarray(lengths), settings)
 
 

@@ -16,9 +16,9 @@ from .._checks import (
 )
 from .batches import SCHEDULES
 from .lora import LoraOptions
-from .losses import LossSettings
+from .losses import WHOLE_BATCH, LossSettings
 from .precision import precision_of
-from .training import OPTIMIZERS, WHOLE_BATCH, Recipe
+from .training import OPTIMIZERS, Recipe
 
 CACHE_SIZED = 2
 """Rows whose gradient is taken at once on a CPU: their activations stay in its cache."""

@@ -27,7 +27,7 @@ from .attention import ATTENTIONS
 from .decoder import REMATS
 from .logps import completion_logps
 from .lora import join
-from .losses import LOSSES, LossSettings, implicit_rewards, preference_loss
+from .losses import LOSSES, WHOLE_BATCH, LossSettings, implicit_rewards, preference_loss
 from .mesh import split_params, split_rows
 from .precision import apply_stochastically
 from .reward_losses import REWARD_LOSSES
@@ -40,7 +40,6 @@ Params = Any
 NO_REFERENCE = ("simpo", *REWARD_LOSSES)
 ANY_NUMBER = ("plackett_luce_dpo", "sft", "plackett_luce")  # of completions; the others compare two
 OPTIMIZERS = ("adamw", "adamw8bit")
-WHOLE_BATCH = ("kto_pair",)  # its rows lose together, not one by one
 
 
 class TrainState(NamedTuple):
@@ -394,12 +393,14 @@ def _either_way(
     recipe: Recipe,
 ) -> Metrics:
     """Return the loss and the metrics of each row, in expectation over how its labels read."""
-    as_given = _row_metrics(policy, reference, lengths, settings, recipe)
+    as_given = _row_metrics(policy, reference, lengths, batch.weights, settings, recipe)
     if batch.reversed is None:
         return as_given
+    if recipe.loss in WHOLE_BATCH:
+        raise InputError(f"reversed: {recipe.loss!r} needs its rows best first; leave it out")
     share = batch.reversed
     turned = (policy[:, ::-1], reference[:, ::-1], lengths[:, ::-1])
-    other = _row_metrics(*turned, settings, recipe)
+    other = _row_metrics(*turned, batch.weights, settings, recipe)
     return jax.tree.map(lambda one, two: (1 - share) * one + share * two, as_given, other)
 
 
@@ -407,10 +408,11 @@ def _row_metrics(
     policy: jax.Array,
     reference: jax.Array,
     lengths: jax.Array,
+    weights: jax.Array,
     settings: LossSettings,
     recipe: Recipe,
 ) -> Metrics:
-    loss = preference_loss(recipe.loss, policy, reference, lengths, settings)
+    loss = preference_loss(recipe.loss, policy, reference, lengths, settings, weights)
     reward = _rewards(policy, reference, lengths, settings, recipe)
     best, rest = reward[:, 0], reward[:, 1:]
     return Metrics(
