@@ -39,6 +39,8 @@ TRAINED = {
 }
 AUDITED = ("ext4_audit_real", "ext4_audit_collect")
 """Our own questions of the audit, which have findings and no verdicts."""
+FITTED = ("ext0_leaderboards", "ext0_rankings")
+"""Worked examples of fitting real data sets, likewise."""
 MEASURED = (
     "tabC2_dominance",
     "tabC2_crossfit",
@@ -64,7 +66,8 @@ HEAD = """# Experiments
 One item of the paper, one script, one folder of results; figures are drawn from `result.json`
 alone. `jaxpref reproduce` runs the mathematical items, and those that train language models where
 they are named (`jaxpref reproduce fig3`). The table is written by `python experiments/summary.py`;
-`--check` recomputes it, but for what is trained.
+`--check` recomputes it, but for what is trained. The rows of `claims` are computed by
+`claims_pairwise`, `claims_rankings` and `claims_rewards`; modules that begin with `_` are shared.
 
 A verdict follows from numbers: the error of what the paper prints, against a tolerance taken from
 the printed digits or stated in the script; where the printed form misses and a corrected one is
@@ -98,14 +101,21 @@ def text(results: dict[str, dict[str, Any]]) -> str:
     for name in MEASURED:
         if name in results:
             parts.append(_section(name, results[name]["comparison"]))
-    for name, describe in zip(AUDITED, (_audited, _collected), strict=True):
+    describe = (_audited, _collected, _leaderboards, _rankings)
+    for name, findings in zip((*AUDITED, *FITTED), describe, strict=True):
         path = _common.RESULTS / name / "result.json"
         if path.exists():
             values = json.loads(path.read_text(encoding="utf-8"))["values"]
-            found = [f"* {_escape(line)}" for line in describe(values)]
-            figure = f"![{name}](results/{name}/{name}.png)"
-            parts.append("\n".join([f"## {name}", "", *found, "", figure, ""]))
+            parts.append(_findings(name, findings(values)))
     return "\n".join(parts)
+
+
+def _findings(name: str, found: list[str]) -> str:
+    """Return the section of an item without verdicts."""
+    lines = [f"## {name}", "", *(f"* {_escape(line)}" for line in found), ""]
+    if (_common.RESULTS / name / f"{name}.png").exists():
+        lines += [f"![{name}](results/{name}/{name}.png)", ""]
+    return "\n".join(lines)
 
 
 def _audited(values: dict[str, Any]) -> list[str]:
@@ -137,6 +147,45 @@ def _collected(values: dict[str, Any]) -> list[str]:
             f"(better in {found['audit_better_in']} of {found['of']} runs; difference "
             f"{found['difference'][-1]:.2g}, standard error {found['standard_error'][-1]:.2g})."
         )
+    return lines
+
+
+def _leaderboards(values: dict[str, Any]) -> list[str]:
+    """Return what models of ties and of the home advantage make of three leaderboards."""
+    lines = []
+    for name, found in values.items():
+        agree = found["rank_agreement"]
+        home = found["half"]["effects"].get("home")
+        advantage = home and home["estimate"] / home["standard_error"]
+        lines.append(
+            f"{name}: {found['items']} items, {found['comparisons']:,.0f} comparisons, "
+            f"{found['ties']:,.0f} of them ties. Ranks of Davidson's and of Rao and Kupper's model "
+            f"correlate with those of half wins by {agree['davidson']:.4f} and "
+            f"{agree['rao_kupper']:.4f}."
+            + (f" The home side gains {home['estimate']:.2f} nats, {advantage:.0f} standard errors."
+               if home else "")
+        )  # fmt: skip
+    return lines
+
+
+def _rankings(values: dict[str, Any]) -> list[str]:
+    """Return what rankings, and clusters of votes, do to standard errors."""
+    lines = []
+    for name, found in values.items():
+        if "rankings" in found:
+            lines.append(
+                f"{name}: {found['rankings']} rankings of {found['items']} items by a reward "
+                "model. Standard errors of their pairs taken as independent are "
+                f"{found['pairs_over_rankings_standard_error']:.2f} times those of the rankings, "
+                f"the bootstrap's {found['bootstrap_over_information']:.2f} times."
+            )
+        else:
+            lines.append(
+                f"{name}: {found['comparisons']:,.0f} votes of {found['workers']} workers. "
+                "Standard errors clustered by worker are "
+                f"{found['clustered_over_information']:.2f} times the information's, by a "
+                f"bootstrap of workers {found['rater_bootstrap_over_information']:.2f} times."
+            )
     return lines
 
 

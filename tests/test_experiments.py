@@ -391,6 +391,18 @@ def test_the_page_says_what_the_results_say(scripts: Any) -> None:
     assert len(rows) - headings == sum(len(content["comparison"]) for content in known.values())
 
 
+def test_every_script_has_its_place_on_its_page(scripts: Any) -> None:
+    summary = scripts("summary")
+    listed = {*summary.ITEMS.values(), *summary.TRAINED.values()}
+    listed |= {*summary.MEASURED, *summary.AUDITED, *summary.FITTED}
+    there = {path.stem for path in EXPERIMENTS.glob("[!_]*.py")} - {"summary"}
+    assert listed | {"claims_pairwise", "claims_rankings", "claims_rewards"} == there
+    folder = EXPERIMENTS.parent / "benchmarks"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    scripts_of_ours = sorted(path.name for path in folder.glob("[!_]*.py"))
+    assert [name for name in scripts_of_ours if f"benchmarks/{name}" not in page] == []
+
+
 @pytest.mark.slow
 def test_the_page_finds_a_value_that_moved(scripts: Any, claims: dict[str, Any]) -> None:
     compare = scripts("summary").compare

@@ -62,7 +62,12 @@ def reproduce(
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="The small form: fewer draws.")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="The large form of those that train: hours on a CPU.")
+        bool,
+        typer.Option(
+            "--full",
+            help="The large form of those that train: all orders and seeds, about half an hour "
+            "each on two cores.",
+        ),
     ] = False,
     model: Annotated[
         Path | None,
