@@ -54,6 +54,15 @@ def score(model, tokenizer, prompt, text):
 def test_edits_are_deletions_of_words_and_sentences():
     assert small_edits(" One. Two three.") == [" Two three.", " One. three.", " One. Two", " One."]
     assert small_edits("one") == []
+    # Layout is no word: what is left of it stays.
+    assert small_edits("A:\n\n1. b c") == [
+        "1. b c",
+        "A:\n\nb c",
+        "A:\n\n1. c",
+        "A:\n\n1. b",
+        "b c",
+        "A:\n\n1.",
+    ]
     assert word_distance("a b c", "a x c d") == 3 and word_distance("", "a b") == 2
 
 

@@ -258,13 +258,13 @@ class _Writer:
             - np.sum(slope[own:] * table[list(ids[own:])], 1)[:, None]
         )
         order = np.argsort(-gain if up else gain, axis=None)[: self.insertions]
-        parts = text.split()
+        lead, parts = _cut(text)
+        count = len(parts) // 2 + 1
         found = []
         for place, word in zip(*np.unravel_index(order, gain.shape), strict=True):
-            at = round(place / max(len(gain) - 1, 1) * len(parts))
-            found.append(" ".join([*parts[:at], self.words[int(numbers[word])], *parts[at:]]))
-        lead = text[: len(text) - len(text.lstrip())]
-        return [lead + line for line in found]
+            at = round(place / max(len(gain) - 1, 1) * count)
+            found.append(lead + _with(parts, at, self.words[int(numbers[word])]))
+        return found
 
 
 def _words(tokenizer: Any, rows: int) -> dict[int, str]:
@@ -332,21 +332,46 @@ def _gradient(
 
 
 def small_edits(text: str) -> list[str]:
-    """Return a text without one of its words, and without one of its sentences.
+    r"""Return a text without one of its words, and without one of its sentences.
 
-    Words are joined by single spaces: line breaks are lost, and :func:`word_distance` does not
-    count them.
+    The white space between what is left stays; of the two gaps beside a word, that with more line
+    breaks.
 
     >>> small_edits("Yes. Why not?")
     ['Why not?', 'Yes. not?', 'Yes. Why', 'Yes.']
+    >>> small_edits("First:\none")
+    ['one', 'First:']
     """
-    lead = text[: len(text) - len(text.lstrip())]
-    parts = text.split()
-    found = [" ".join(parts[:n] + parts[n + 1 :]) for n in range(len(parts)) if len(parts) > 1]
-    sentences = [part.strip() for part in _SENTENCE.findall(text.strip()) if part.strip()]
+    lead, parts = _cut(text)
+    words = len(parts) // 2 + 1
+    found = [_without(parts, 2 * n) for n in range(words) if words > 1]
+    sentences = [part for part in _SENTENCE.findall(text.strip()) if part.strip()]
     if len(sentences) > 1:
-        found += [" ".join(sentences[:n] + sentences[n + 1 :]) for n in range(len(sentences))]
+        rest = ("".join(sentences[:n] + sentences[n + 1 :]) for n in range(len(sentences)))
+        found += [part.strip() for part in rest]
     return [lead + line for line in dict.fromkeys(found)]
+
+
+def _cut(text: str) -> tuple[str, list[str]]:
+    """Return a text's white space at the start, and its words and the gaps between them in turn."""
+    body = text.strip()
+    return text[: text.find(body)], re.split(r"(\s+)", body)
+
+
+def _without(parts: list[str], at: int) -> str:
+    """Return words and gaps without one word, and without one of the gaps beside it."""
+    if at == 0 or at == len(parts) - 1:
+        return "".join(parts[2:] if at == 0 else parts[:-2])
+    gap = max(parts[at - 1], parts[at + 1], key=lambda gap: gap.count("\n"))
+    return "".join([*parts[: at - 1], gap, *parts[at + 2 :]])
+
+
+def _with(parts: list[str], at: int, word: str) -> str:
+    """Return words and gaps with one word more, before the word numbered `at` or at the end."""
+    place = 2 * at
+    if place > len(parts):
+        return "".join([*parts, " ", word])
+    return "".join([*parts[:place], word, " ", *parts[place:]])
 
 
 def word_distance(one: str, other: str) -> int:
