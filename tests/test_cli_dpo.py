@@ -12,6 +12,7 @@ pytest.importorskip("flax")
 pytest.importorskip("transformers")
 
 from jaxpref.cli import app  # noqa: E402
+from jaxpref.cli.dpo import PreferenceData, _read  # noqa: E402
 from jaxpref.llm.checkpoints import load_model, save_model  # noqa: E402
 from jaxpref.llm.config import decoder_config  # noqa: E402
 from jaxpref.llm.decoder import initial_model  # noqa: E402
@@ -32,6 +33,8 @@ PAIRS = [
     {"prompt": "a dog or a bird", "chosen": "a dog", "rejected": "i like a bird"},
     {"prompt": "do you like", "chosen": "a dog", "rejected": "a bird"},
 ]
+USER = [{"role": "user", "content": "a dog or a bird"}]
+A_DOG, A_BIRD = ({"role": "assistant", "content": text} for text in ("a dog", "a bird"))
 RUN = ("--steps", "4", "--batch-size", "2", "--learning-rate", "1e-2")
 
 
@@ -149,11 +152,20 @@ def test_a_wrong_model_is_told_before_the_data_are_read(dpo, folder, tmp_path):
         (("--save-every", "0"), "--save-every: expected a whole number of at least 1; got 0"),
         (("--weight-decay", "nan"), "--weight-decay: expected a finite number"),
         (("--steps", "2", "--warmup", "2"), "--warmup: expected fewer than the 2 steps; got 2"),
+        (
+            ("--warmup", "3", "--batch-size", "2"),
+            "--warmup: expected fewer than the 2 steps; got 3",
+        ),
+        (("--epochs", "3", "--warmup", "3"), "--warmup: expected fewer than the 3 steps; got 3"),
         (("--steps", "3", "--epochs", "2"), "--steps, --epochs: expected one of the two"),
         (("--max-length", "65"), "--max-length: expected at most the model's context, 64; got 65"),
         (("--max-length", "4"), "records: none can be used"),
         (("--too-long", "cut"), "--too-long: expected one of"),
         (("--animals", "dog,cat,bird"), "--data, --animals: expected one of the two; got both"),
+        (("--p23", "0.5"), "--p23: expected together with --animals; got no --animals"),
+        (("--data-seed", "0"), "--data-seed: expected together with --animals"),
+        (("--rejected-template", "same"), "--rejected-template: expected together with --animals"),
+        (("--plan", "--slots", "fixed"), "--slots: expected together with --animals"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(dpo, tmp_path, arguments, message):
@@ -171,6 +183,12 @@ def test_bad_options_are_refused_before_anything_is_written(dpo, tmp_path, argum
         (("--animals", "dog,cat,bird", "--p23", "1.5"), "--p23: expected a probability in [0, 1]"),
         (("--animals", "dog,cat,bird", "--pairs", "0"), "--pairs: expected a whole number"),
         (("--animals", "dog,cat,bird", "--nouns", "the"), "--nouns: expected one of 'article'"),
+        (("--animals", "dog,cat,bird", "--slots", "same"), "--slots: expected one of 'random'"),
+        (
+            ("--animals", "dog,cat,bird", "--rejected-template", "own"),
+            "--rejected-template: expected one of 'same', 'random'; got 'own'",
+        ),
+        (("--animals", "dog,cat,bird", "--unusable", "drop"), "--unusable: expected together with"),
     ],
 )
 def test_animal_data_that_cannot_be_is_refused(dpo, tmp_path, arguments, message):
@@ -179,9 +197,29 @@ def test_animal_data_that_cannot_be_is_refused(dpo, tmp_path, arguments, message
     assert message in errors
 
 
+def test_the_animals_are_sampled_as_asked():
+    from jaxpref.llm.animals import sample_pairs
+
+    def records(**options):
+        return _read(PreferenceData(animals="cat, dog,bird", pairs=30, **options)).records
+
+    order = ("cat", "dog", "bird")
+    left_out = sample_pairs(order, 0.99, 0.5, key=0, count=30)
+    assert records() == left_out.records()
+    given = {"rejected_template": "random", "slots": "fixed"}
+    asked = sample_pairs(order, 0.2, 0.7, key=4, count=30, **given)
+    found = records(p12=0.2, p23=0.7, data_seed=4, nouns="bare", **given)
+    assert found == asked.records(nouns="bare")
+    assert not {record.prompt for record in found} <= {record.prompt for record in records()}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        (
+            {"prompt": USER, "chosen": [A_DOG], "rejected": [A_BIRD]},
+            "prompt: expected text; got a conversation, and the tokenizer has no chat template",
+        ),
         ({"prompt": "a dog", "chosen": "a dog", "rejected": "a dog"}, "equal responses"),
         ({"prompt": "a dog", "chosen": "", "rejected": "a dog"}, "an empty response"),
         ({"prompt": "a dog", "chosen": "a dog"}, "expected the key 'rejected'"),
@@ -192,6 +230,7 @@ def test_records_that_say_nothing_are_refused_with_their_line(dpo, folder, tmp_p
     code, _, errors = dpo("--out", tmp_path / "out", data="bad.jsonl")
     assert code == 2
     assert "bad.jsonl: line 2" in errors and message in errors
+    assert not (tmp_path / "out").exists()
 
 
 def test_rankings_of_three_need_a_loss_for_them(dpo, folder, tmp_path):

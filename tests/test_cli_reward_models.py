@@ -217,6 +217,10 @@ def test_bad_input_is_refused_with_its_row(run, folder, tmp_path):
         code, _, error = run("score", "--data", folder / "pairs.jsonl", *arguments)
         assert code == 2 and message in error, error
         assert not (tmp_path / "s").exists() and not (tmp_path / "s.csv").exists()
+    pairs = ("--data", folder / "pairs.jsonl", "--held-out", "0", "--warmup", "9")
+    code, _, error = run("train", "--model", folder / "plain", *pairs, "--out", tmp_path / "run")
+    assert code == 2 and "--warmup: expected fewer than the 1 steps; got 9" in error
+    assert not (tmp_path / "run").exists()
 
 
 # Below the command ----------------------------------------------------------------------------

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -19,8 +23,15 @@ from golden.make_golden import CASES, tokens, torch_logits, write_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from jaxpref import InputError
+from jaxpref.llm import _folders as folders
 from jaxpref.llm import checkpoints as module
-from jaxpref.llm import hidden_states, load_model, save_model, vocabulary_logits
+from jaxpref.llm import (
+    decoder_config,
+    hidden_states,
+    load_model,
+    save_model,
+    vocabulary_logits,
+)
 from jaxpref.llm._names import is_buffer, places
 
 PARITY = 2e-5
@@ -239,6 +250,67 @@ def test_nothing_is_replaced_unasked_and_nothing_lost_on_a_full_disk(tmp_path, m
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["kept"]
     save_model(model, target, overwrite=True)
     assert equal(load_model(target).params, model.params)
+
+
+KILLED = """
+import os, pathlib, runpy, sys
+folders = runpy.run_path(sys.argv[1])
+made, target = map(pathlib.Path, sys.argv[2:])
+first = os.rename
+os.rename = lambda *paths: os._exit(9) if paths == (made, target) else first(*paths)
+folders["replace_folder"](made, target)
+"""
+
+
+@pytest.mark.parametrize("shard", [10**9, 4000], ids=["one file", "shards"])
+def test_nothing_is_lost_between_the_two_renames_that_replace_a_folder(shard, tmp_path):
+    write_checkpoint("llama2_tied", tmp_path)
+    old = load_model(tmp_path)
+    new = old._replace(params=jax.tree.map(jnp.zeros_like, old.params))
+    target = save_model(old, tmp_path / "kept", max_shard_bytes=shard)
+
+    def kill():
+        made = save_model(new, tmp_path / "made", max_shard_bytes=shard)
+        child = [sys.executable, "-c", KILLED, folders.__file__, made, target]
+        assert subprocess.run([str(part) for part in child], check=False).returncode == 9
+        assert not target.exists()
+        return made
+
+    made = kill()
+    assert equal(load_model(target).params, old.params) and equal(
+        load_model(made).params, new.params
+    )
+    shutil.rmtree(made)
+    shutil.rmtree(kill())
+    with pytest.raises(InputError, match="or overwrite=True; it has files"):
+        save_model(new, target)
+    assert equal(load_model(target).params, old.params)
+    shutil.rmtree(kill())
+    assert decoder_config(target) == old.config
+    save_model(new, target, overwrite=True, max_shard_bytes=shard)
+    assert equal(load_model(target).params, new.params)
+    names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert names == {"kept"}  # and nothing stands aside
+
+
+def test_a_rename_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    for name in ("made", "kept", ".kept.before"):  # the last of a process killed long ago
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    first = os.rename
+
+    def rename(source, target):
+        if source.name == "made":
+            raise OSError(errno.EIO, "Input/output error")
+        first(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(folders.os, "rename", rename)
+        folders.replace_folder(tmp_path / "made", tmp_path / "kept")
+    assert (tmp_path / "kept" / "name").read_text() == "kept"
+    folders.replace_folder(tmp_path / "made", tmp_path / "kept")
+    assert (tmp_path / "kept" / "name").read_text() == "made"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_tokenizer_files_come_along(tmp_path):

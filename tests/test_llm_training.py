@@ -447,6 +447,17 @@ def test_options_that_cannot_be_used_are_refused(options, message):
         TrainOptions(**options)
 
 
+def test_a_warm_up_as_long_as_the_run_is_refused_before_anything_is_written(model, tmp_path):
+    rows = pack_rows([*records(6), *[Tokens((1,) * 60, ((5, 2), (6, 2)))] * 3], max_length=64).rows
+    options = TrainOptions(batch_size=2, epochs=60)  # 3 + 2 batches an epoch, of two widths
+    _, plan = trainer._prepare(model, rows, 2, options, None, None)
+    assert trainer.planned_steps(rows, options) == len(plan.rows) == 300
+    options = TrainOptions(batch_size=4, warmup=len(ROWS.tokens))
+    with pytest.raises(InputError, match=r"warmup: expected fewer than the \d steps"):
+        train_preferences(model, ROWS, options=options, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

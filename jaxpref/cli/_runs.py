@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from ..llm.rows import Rows
+    from ..llm.trainer import TrainOptions
     from ..report import Table
 
 DATA, LOSS, OPTIMISER, ROWS = "Data", "Loss", "Optimiser", "Rows and memory"
@@ -30,7 +32,9 @@ class Run:
     schedule: Annotated[
         str, option(OPTIMISER, "How the rate falls.", metavar="linear|cosine|constant")
     ] = "linear"
-    warmup: Annotated[int, option(OPTIMISER, "Steps over which it rises.")] = 0
+    warmup: Annotated[
+        int, option(OPTIMISER, "Steps over which it rises, fewer than the run has.")
+    ] = 0
     clip_norm: Annotated[float, option(OPTIMISER, "Largest norm of a gradient.")] = 1.0
     weight_decay: Annotated[float, option(OPTIMISER, "Of AdamW.")] = 0.0
     precision: Annotated[
@@ -105,6 +109,17 @@ def check_out(out: Path, resume: bool) -> None:
         )
     if resume and not (out / "metrics.jsonl").is_file():
         raise InputError(f"--resume: {out} holds no run to go on with (no metrics.jsonl)")
+
+
+def steps_of(rows: Rows, options: TrainOptions) -> int:
+    """Return the steps of a run, or refuse a warm-up as long; before there is a folder for it."""
+    from .._checks import InputError
+    from ..llm.trainer import planned_steps
+
+    try:
+        return planned_steps(rows, options)
+    except InputError as error:
+        raise InputError(as_flag(str(error), ("warmup",))) from None
 
 
 def ends_of(metrics: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:

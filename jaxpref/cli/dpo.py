@@ -27,6 +27,7 @@ from ._runs import (
     ends_table,
     option,
     say_left_out,
+    steps_of,
 )
 
 if TYPE_CHECKING:
@@ -60,18 +61,47 @@ class PreferenceData:
             metavar="A,B,C",
         ),
     ] = None
-    p12: Annotated[float, option(DATA, "Probability that the first beats the second.")] = 0.99
-    p23: Annotated[float, option(DATA, "Probability that the second beats the third.")] = 0.5
-    pairs: Annotated[int, option(DATA, "Pairs of animals to sample.")] = 1024
-    data_seed: Annotated[int, option(DATA, "Seed of the sampled pairs.")] = 0
+    p12: Annotated[
+        float | None,
+        option(DATA, "Probability that the first beats the second.", show_default="0.99"),
+    ] = None
+    p23: Annotated[
+        float | None,
+        option(DATA, "Probability that the second beats the third.", show_default="0.5"),
+    ] = None
+    pairs: Annotated[
+        int | None, option(DATA, "Pairs of animals to sample.", show_default="1024")
+    ] = None
+    rejected_template: Annotated[
+        str | None,
+        option(
+            DATA,
+            "Whether the rejected answer has the chosen one's template, or one of its own.",
+            metavar="same|random",
+            show_default="same",
+        ),
+    ] = None
+    slots: Annotated[
+        str | None,
+        option(
+            DATA,
+            "Whether a question names its two animals in random order, or in that of --animals.",
+            metavar="random|fixed",
+            show_default="random",
+        ),
+    ] = None
+    data_seed: Annotated[
+        int | None, option(DATA, "Seed of the sampled pairs.", show_default="0")
+    ] = None
     nouns: Annotated[
-        str,
+        str | None,
         option(
             DATA,
             "How the animals are written: a dog, dog, dogs.",
             metavar="article|bare|plural",
+            show_default="article",
         ),
-    ] = "article"
+    ] = None
     max_length: Annotated[
         int | None,
         option(DATA, "Longest prompt with its answer, in tokens.", show_default="the context"),
@@ -88,6 +118,32 @@ class PreferenceData:
             show_default="drop for hh-rlhf, else error",
         ),
     ] = None
+
+    def check(self, *, needed: bool = True) -> None:
+        """Raise for options of one kind of data given with the other, or with neither."""
+        from .._checks import InputError
+
+        both = self.data is not None and self.animals is not None
+        if both or (needed and self.data is None and self.animals is None):
+            given = "both" if both else "neither"
+            raise InputError(f"--data, --animals: expected one of the two; got {given}")
+        for other, names in (("animals", SAMPLING), ("data", ("unusable",))):
+            alien = next((name for name in names if getattr(self, name) is not None), None)
+            if alien is not None and getattr(self, other) is None:
+                flag = as_flag(f"{alien}: expected together with", names)
+                raise InputError(f"{flag} --{other}; got no --{other}")
+
+
+SAMPLING = {
+    "p12": 0.99,
+    "p23": 0.5,
+    "pairs": 1024,
+    "rejected_template": "same",
+    "slots": "random",
+    "data_seed": 0,
+    "nouns": "article",
+}
+"""Options of the sampled animals, and what they are when left out."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +236,7 @@ def dpo(
     devices.join()
     options = _options(training, run)
     from .._checks import InputError, check_count
+    from ..llm._folders import is_folder
     from ..llm.checkpoints import load_model, save_model
     from ..llm.config import decoder_config
     from ..llm.distributed import is_first, wait
@@ -187,7 +244,7 @@ def dpo(
     from ..llm.trainer import train_preferences
     from ..report.files import check_folder
 
-    if not model.is_dir():
+    if not is_folder(model):
         raise InputError(f"--model: expected a folder with a model; there is no {model}")
     shape = decoder_config(model)  # before the data are read, and its weights after
     options = replace(options, lora=adapters.options(model))
@@ -207,6 +264,7 @@ def dpo(
         tokenizer = load_tokenizer(model, config=start.config)
         encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
     _check_run(start, encoded, options, training, mesh)
+    steps = steps_of(encoded.rows, options)
     if is_first():
         check_folder("--out", out)
         _begin(out / "metrics.jsonl")
@@ -218,7 +276,7 @@ def dpo(
             completions=encoded.completions,
             options=options,
             out=out,
-            save_every=save_every or _a_tenth(options, len(encoded.kept)),
+            save_every=save_every or max(1, steps // 10),
             resume=resume,
             mesh=mesh,
             progress=move,
@@ -277,29 +335,36 @@ def _options(training: Training, run: Run) -> TrainOptions:
 
 def _read(data: PreferenceData) -> _Read:
     """Return the preference records as text."""
-    from .._checks import InputError
+    from .._checks import InputError, check_option
 
-    if (data.data is None) == (data.animals is None):
-        given = "neither" if data.data is None else "both"
-        raise InputError(f"--data, --animals: expected one of the two; got {given}")
+    data.check()
     if data.data is not None:
         from ..llm.preferences import read_preferences
 
         found = read_preferences(data.data, unusable=data.unusable)  # type: ignore[arg-type]
         return _Read(str(data.data), list(found.records), found.drops())
-    from .._checks import check_option
     from ..llm.animals import NOUNS, sample_pairs
 
     assert data.animals is not None
     order = tuple(name.strip() for name in data.animals.split(","))
+    given = {name: getattr(data, name) for name in SAMPLING if getattr(data, name) is not None}
+    chosen: dict[str, Any] = {**SAMPLING, **given}
+    check_option("--nouns", chosen["nouns"], NOUNS)
     try:
-        pairs = sample_pairs(order, data.p12, data.p23, key=data.data_seed, count=data.pairs)
+        pairs = sample_pairs(
+            order,
+            chosen["p12"],
+            chosen["p23"],
+            key=chosen["data_seed"],
+            count=chosen["pairs"],
+            rejected_template=chosen["rejected_template"],
+            slots=chosen["slots"],
+        )
     except InputError as error:
         message = re.sub(r"^(omega|count|key):", lambda m: _SAMPLED[m[1]] + ":", str(error))
-        raise InputError(as_flag(message, ("p12", "p23"))) from None
-    check_option("--nouns", data.nouns, NOUNS)
-    name = f"D(({', '.join(order)}), {data.p12:g}, {data.p23:g})"
-    return _Read(name, pairs.records(nouns=data.nouns), {})
+        raise InputError(as_flag(message, SAMPLING)) from None
+    name = f"D(({', '.join(order)}), {chosen['p12']:g}, {chosen['p23']:g})"
+    return _Read(name, pairs.records(nouns=chosen["nouns"]), {})
 
 
 _SAMPLED = {"omega": "--animals", "count": "--pairs", "key": "--data-seed"}
@@ -356,19 +421,13 @@ def _workload(data: PreferenceData, model: Path, shape: Any) -> Workload:
     from ..llm.tokenizers import load_tokenizer
     from ..llm.trainer import trim_rows
 
+    data.check(needed=False)
     if data.data is None and data.animals is None:
         return Workload(data.max_length or shape.max_position_embeddings)
     tokenizer = load_tokenizer(model, config=shape)
     encoded = _encode(_read(data), data, tokenizer, shape.max_position_embeddings)
     rows = trim_rows(encoded.rows)
     return Workload(rows.width, completion_width(rows), encoded.completions, rows=len(encoded.kept))
-
-
-def _a_tenth(options: TrainOptions, rows: int) -> int:
-    """Return the steps between checkpoints where none are asked for."""
-    per_epoch = -(-rows // (options.batch_size * options.accumulate))
-    steps = options.steps or per_epoch * (options.epochs or 1)
-    return max(1, steps // 10)
 
 
 NAMES = {

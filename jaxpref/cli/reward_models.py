@@ -22,6 +22,7 @@ from ._runs import (
     ends_table,
     option,
     say_left_out,
+    steps_of,
 )
 from .rewards import rewards
 
@@ -258,6 +259,7 @@ def train(
     records, truncated = _encode(start, model, candidates, max_length, as_chat)
     kept, apart = _split(len(records), held_out, options.seed)
     encoded = pack_records([records[at] for at in kept])
+    steps_of(encoded.rows, options.train_options())
     check_folder("--out", out)
     (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
     with _terminal.progress("Training") as move:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from .._checks import InputError, closest_names
+from ._folders import is_folder
 
 SAFETENSORS = "model.safetensors"
 MSGPACK = "flax_model.msgpack"
@@ -158,7 +159,7 @@ def open_tensors(directory: Path) -> Tensors:
     InputError
         If there are none, or a file is missing or cut short.
     """
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise InputError(f"{directory}: expected a folder with a model; there is none")
     for name in _INDEXED:
         kind = Safetensors if name == SAFETENSORS else Msgpack

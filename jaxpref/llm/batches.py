@@ -115,7 +115,13 @@ def learning_rates(
     peak : float
         May be traced: one per member of a population.
     steps, warmup : int
+        `warmup` is 0 or less than `steps`.
     schedule : {"linear", "cosine", "constant"}
+
+    Raises
+    ------
+    InputError
+        For an unknown schedule, or a warm-up as long as the run.
 
     Examples
     --------
@@ -125,8 +131,7 @@ def learning_rates(
     check_count("steps", steps)
     check_count("warmup", warmup, at_least=0)
     check_option("schedule", schedule, SCHEDULES)
-    if warmup >= steps and warmup:
-        raise InputError(f"warmup: expected fewer than the {steps} steps; got {warmup}")
+    check_warmup(warmup, steps)
     at = np.arange(steps)
     rise = (at + 1) / max(warmup, 1)
     gone = np.maximum(at - warmup, 0) / (steps - warmup)
@@ -137,3 +142,15 @@ def learning_rates(
     }[schedule]
     shape = np.where(at < warmup, rise, fall).astype(np.float32)
     return jnp.asarray(peak, jnp.float32) * shape
+
+
+def check_warmup(warmup: int, steps: int) -> None:
+    """Raise InputError where a rate that rises over `warmup` steps would not come to its peak.
+
+    >>> check_warmup(3, 3)
+    Traceback (most recent call last):
+        ...
+    jaxpref._checks.InputError: warmup: expected fewer than the 3 steps; got 3
+    """
+    if warmup and warmup >= steps:
+        raise InputError(f"warmup: expected fewer than the {steps} steps; got {warmup}")

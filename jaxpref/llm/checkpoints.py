@@ -7,7 +7,6 @@ checkpoint half understood is refused with the name of the file and of the tenso
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -24,6 +23,7 @@ from safetensors.numpy import save_file
 
 from .._checks import InputError, check_count, closest_names
 from ._dtypes import check_dtype
+from ._folders import is_folder, replace_folder
 from ._names import Place, is_buffer, places
 from ._slices import fill_mesh
 from ._tensors import SAFETENSORS, Tensors, open_tensors
@@ -269,8 +269,10 @@ def save_model(
     model : LanguageModel
         The model; its parameters keep their type.
     directory : path
-        Where to. Written beside it under a temporary name and renamed when complete: a full disk
-        or a killed process leaves what was there.
+        Where to. Written beside it in ``.NAME.*`` and renamed when complete: a full disk leaves
+        what was there, and so does a killed process, which may leave that folder too. One killed
+        in the moment between the two renames that replace a folder leaves the old one as
+        ``.NAME.before``; what next reads or writes `directory` puts it back.
     tokenizer_from : path, optional
         Folder whose tokenizer files are copied.
     max_shard_bytes : int
@@ -338,9 +340,7 @@ def write_checkpoint(
             _write_json(made / "config.json", config)
             for path in copied:
                 shutil.copyfile(path, made / path.name)
-            if directory.exists():
-                os.replace(directory, Path(parent) / "replaced")
-            os.replace(made, directory)
+            replace_folder(made, directory)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{directory}: cannot be written: {error}") from None
     wait("model written")
@@ -348,9 +348,10 @@ def write_checkpoint(
 
 
 def _check_target(directory: Path, overwrite: bool) -> None:
-    if directory.exists() and not directory.is_dir():
+    there = is_folder(directory)
+    if directory.exists() and not there:
         raise InputError(f"{directory}: expected a folder to write; it is a file")
-    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
+    if there and any(directory.iterdir()) and not overwrite:
         raise InputError(f"{directory}: expected an empty folder, or overwrite=True; it has files")
 
 

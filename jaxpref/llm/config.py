@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import InputError, check_between, check_count, check_option, check_positive
+from ._folders import is_folder
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -239,7 +240,7 @@ def decoder_config(source: Mapping[str, Any] | str | Path) -> DecoderConfig:
     if isinstance(source, Mapping):
         return _named("config", source)
     path = Path(source)
-    path = path / "config.json" if path.is_dir() else path
+    path = path / "config.json" if is_folder(path) else path
     return _named(str(path), _read_json(path))
 
 

@@ -7,7 +7,6 @@ PEFT wrote for a Llama or Mistral, without its further inventions, is read here.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from .._checks import InputError, closest_names
+from ._folders import is_folder, replace_folder
 from ._names import places
 from .config import DecoderConfig
 from .lora import TARGETS, Adapters, LoraOptions, adapter_shapes
@@ -58,7 +58,7 @@ def save_adapters(
     config : DecoderConfig
         Of the base.
     directory : path
-        Written beside it under a temporary name and renamed when complete.
+        Written beside it and renamed when complete, as by :func:`jaxpref.llm.save_model`.
     base : str, optional
         Name or folder of the base model, for the record.
     overwrite : bool
@@ -77,8 +77,9 @@ def save_adapters(
     """
     directory = Path(directory)
     check_peft(config)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        if not (overwrite and directory.is_dir()):
+    there = is_folder(directory)
+    if directory.exists() and (not there or any(directory.iterdir())):
+        if not (overwrite and there):
             raise InputError(f"{directory}: expected an empty folder, or none yet; it has files")
     names = _modules(config, options)
     tensors = {
@@ -96,9 +97,7 @@ def save_adapters(
             save_file(tensors, made / WEIGHTS, metadata={"format": "pt"})
             text = json.dumps(_peft_config(options, names, base), indent=2) + "\n"
             (made / CONFIG).write_text(text, encoding="utf-8")
-            if directory.exists():
-                os.replace(directory, Path(parent) / "replaced")
-            os.replace(made, directory)
+            replace_folder(made, directory)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{directory}: cannot be written: {error}") from None
     return directory
@@ -134,6 +133,7 @@ def load_adapters(directory: Path | str, config: DecoderConfig) -> tuple[LoraOpt
     """
     directory = Path(directory)
     check_peft(config)
+    is_folder(directory)  # put back, where a killed process left it aside
     try:
         stated = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(directory / WEIGHTS)

@@ -143,7 +143,8 @@ def encode_rows(
     ------
     DataError
         If no record is left, records differ in their number of responses, or, with "error", for
-        the first record that is too long.
+        the first record that is too long. For the first conversation that the tokenizer has no
+        chat template for, or that its template refuses. The message names the record's `source`.
     InputError
         If an option cannot be used.
 
@@ -157,10 +158,13 @@ def encode_rows(
     prompt_ids: dict[Any, tuple[int, ...]] = {}
     response_ids: dict[str, tuple[int, ...]] = {}
     encoded = []
-    for record in records:
+    for row, record in enumerate(records):
         key = (type(record.prompt), str(record.prompt))
         if key not in prompt_ids:
-            prompt_ids[key] = tuple(encode_prompt(tokenizer, record.prompt))
+            try:
+                prompt_ids[key] = tuple(encode_prompt(tokenizer, record.prompt))
+            except InputError as error:
+                raise DataError(f"{_place(row, record.source)}: {error}") from None
         for text in record.responses:
             if text not in response_ids:
                 response_ids[text] = tuple(encode_completion(tokenizer, text))

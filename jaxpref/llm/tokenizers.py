@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import InputError
+from ._folders import is_folder
 from .config import DecoderConfig
 
 Message = Mapping[str, Any]
@@ -40,7 +41,7 @@ def load_tokenizer(directory: str | Path, *, config: DecoderConfig | None = None
     from transformers import AutoTokenizer
 
     directory = Path(directory)
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise InputError(f"{directory}: expected a folder with a tokenizer; there is none")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)

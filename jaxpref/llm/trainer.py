@@ -26,7 +26,7 @@ from .._checks import (
     check_count,
 )
 from .attention import best_attention
-from .batches import Plan, learning_rates, plan_batches
+from .batches import Plan, check_warmup, learning_rates, plan_batches
 from .decoder import LanguageModel
 from .distributed import is_first, wait
 from .lora import (
@@ -253,7 +253,31 @@ def _prepare(
             steps=options.steps,
             epochs=epochs,
         )
+    check_warmup(options.warmup, len(plan.rows))  # before anything is written
     return parts, plan
+
+
+def planned_steps(rows: Rows, options: TrainOptions) -> int:
+    """Return the steps of a run over all of the rows, without a plan of one's own.
+
+    Raises
+    ------
+    InputError
+        If its warm-up is as long.
+
+    Examples
+    --------
+    >>> rows = Rows(*(np.ones((5, 8), np.int32) for _ in range(3)))
+    >>> planned_steps(rows, TrainOptions(batch_size=2, epochs=3))
+    9
+    """
+    steps = options.steps
+    if steps is None:
+        size = options.batch_size * options.accumulate
+        parts = _few_widths(rows, _steps(options, rows))
+        steps = sum(-(-len(part.tokens) // size) for part in parts) * (options.epochs or 1)
+    check_warmup(options.warmup, steps)
+    return steps
 
 
 def _steps(options: TrainOptions, rows: Rows) -> int:
