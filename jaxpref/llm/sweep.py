@@ -10,9 +10,6 @@ is done, so that a sweep goes on where it stopped.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -24,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import (
-    ConvergenceError,
     InputError,
     check_between,
     check_count,
@@ -42,24 +38,30 @@ from .animals import (
     support_records,
 )
 from .batches import SCHEDULES, learning_rates, plan_batches
-from .checkpoints import load_model
 from .decoder import LanguageModel
-from .lora import LoraOptions, adapted_model, adapters_off, initial_adapters
+from .lora import LoraOptions
 from .losses import LossSettings
-from .population import MODES, Members, Trained, measure_modes, train_population
+from .population import Members, Trained
 from .preferences import as_message
 from .probe import ExactProbe, ProbeRows, exact_probe_of_rows, probe_rows
-from .reference import digest, reference_logps
+from .reference import reference_logps
 from .rows import Rows, completion_width, encode_rows, row_widths
-from .sweep_files import append_members, open_sweep, read_members
+from .sweep_driver import (
+    WIDTHS,
+    Progress,
+    Start,
+    check_running,
+    drive,
+    last_steps,
+    load_start,
+    members_a_block,
+    model_digest,
+    train_blocks,
+)
 from .tokenizers import load_tokenizer
 from .trainer import trim_rows
 from .training import Batches, Recipe
 
-Progress = Callable[[int, int], None]
-MEASURED = "measured"
-_WIDTHS = 4
-"""Widths to which a part of a step is cut on a processor: each is compiled."""
 CHOSEN = ((0, 1), (1, 2), (0, 2))
 """Places in omega of p12, p23 and p13."""
 
@@ -183,20 +185,18 @@ class SweepOptions:
     block: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "batch_size", "block"):
-            if name != "block" or self.block is not None:
-                check_count(name, getattr(self, name))
+        for name in ("pairs", "batch_size"):
+            check_count(name, getattr(self, name))
+        check_running(self.mode, self.block)
         check_option("nouns", self.nouns, NOUNS)
         check_option("schedule", self.schedule, SCHEDULES)
-        if self.mode is not None:
-            check_option("mode", self.mode, (*MODES, MEASURED))
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
 
     @property
     def members_a_block(self) -> int:
         """Members between two writes of results."""
-        return self.block or (4 if jax.default_backend() == "cpu" else 63)
+        return members_a_block(self.block)
 
     @property
     def steps(self) -> int:
@@ -207,12 +207,6 @@ class SweepOptions:
 def speaks_chat(directory: Path | str) -> bool:
     """Return whether a checkpoint's tokenizer has a chat template."""
     return bool(getattr(load_tokenizer(directory), "chat_template", None))
-
-
-def model_digest(directory: Path | str) -> str:
-    """Return a hash of a checkpoint's weights and shape; the weights are let go again."""
-    model = load_model(directory)
-    return digest(model.params, model.config)
 
 
 class Setting(NamedTuple):
@@ -247,11 +241,7 @@ def prepare(
     lora : LoraOptions, optional
         Members train adapters on the model.
     """
-    model = load_model(directory)
-    scored = model
-    if lora is not None:  # the policies' own program, with adapters that add nothing
-        scored = adapted_model(model, lora, adapters_off(model.config, lora))
-        model = model._replace(graphdef=scored.graphdef)
+    model, scored = load_start(directory, lora)
     tokenizer = load_tokenizer(directory, config=model.config)
     context = model.config.max_position_embeddings
     records = support_records(nouns=options.nouns)
@@ -267,7 +257,7 @@ def prepare(
         compute_dtype=options.compute_dtype,
         logit_width=completion_width(rows),
         sliding_window=model.config.sliding_window,
-        widths=row_widths(rows, _WIDTHS) if small else (),
+        widths=row_widths(rows, WIDTHS) if small else (),
     )
     reference = reference_logps(
         scored.graphdef,
@@ -364,43 +354,21 @@ def run_members(
 ) -> None:
     """Train members in this process, and report their records block by block."""
     probe = setting.probe
-    evaluation = ProbeEvaluation(setting.model.graphdef, probe.answers_per_row, probe.width)
-    given = (
-        setting.model.graphdef,
-        setting.model.params,
-        setting.rows,
-        setting.reference_logps,
-        member_batches(members, options)._replace(adapters=_adapters(setting, members)),
-    )
-    mode, block = options.mode, options.members_a_block
-    if mode == MEASURED:
-        mode = measure_modes(*given, recipe=setting.recipe, steps=2, block=block)[0].mode
-    blocks = train_population(
-        *given,
-        recipe=setting.recipe,
-        evaluation=evaluation,
+    blocks = train_blocks(
+        Start(setting.model, setting.rows, setting.reference_logps, setting.recipe, setting.lora),
+        member_batches(members, options),
+        seeds=[member.seed for member in members],
+        evaluation=ProbeEvaluation(setting.model.graphdef, probe.answers_per_row, probe.width),
         data=Rows(*map(jnp.asarray, probe.rows)),
-        mode=mode,
-        block=block,
+        mode=options.mode,
+        block=options.block,
     )
     for which, trained in blocks:
-        report([_record(members[i], trained, i - which.start, options) for i in which])
+        report([_record(members[i], trained, i - which.start) for i in which])
 
 
-def _adapters(setting: Setting, members: Sequence[Member]) -> Any:
-    """Return where the members' adapters start, by their seeds."""
-    if setting.lora is None:
-        return None
-    keys = jnp.stack([jax.random.key(member.seed) for member in members])
-    config, lora = setting.model.config, setting.lora
-    return jax.vmap(lambda key: initial_adapters(config, lora, key))(keys)
-
-
-def _record(member: Member, trained: Trained, at: int, options: SweepOptions) -> dict[str, Any]:
-    tail, log_mass = slice(-max(1, options.steps // 10), None), trained.evaluation[at]
-    metrics = {
-        name: float(np.mean(values[at][tail])) for name, values in trained.metrics._asdict().items()
-    }
+def _record(member: Member, trained: Trained, at: int) -> dict[str, Any]:
+    log_mass, metrics = trained.evaluation[at], last_steps(trained.metrics, at)
     return {
         "member": {**member._asdict(), "omega": list(member.omega)},
         "name": member.name,
@@ -464,96 +432,30 @@ def sweep(
     processes = check_count("processes", processes)
     if options.chat and not speaks_chat(directory):
         raise InputError(f"chat: expected a chat template; the tokenizer of {directory} has none")
-    shared = {k: v for k, v in asdict(options).items() if k not in ("mode", "block")}
-    adapters = None if lora is None else json.loads(json.dumps(asdict(lora)))
-    asked = {"model": model_digest(directory), "options": shared, "lora": adapters}
-    open_sweep(out, asked, resume)
-    done = read_members(out)
-    todo = [member for member in members if member.name not in done]
-    if progress is not None:
-        progress(len(members) - len(todo), len(members))
-    if todo:
-        processes = min(processes, len(todo))
-        _run(directory, todo, options, lora, out, processes, len(members), progress)
-        done = read_members(out)
-    return [done[member.name] for member in members]
+    task = _Animals(directory, options, lora)
+    return drive(task, members, out, processes=processes, resume=resume, progress=progress)
 
 
-def _run(
-    directory: Path,
-    members: Sequence[Member],
-    options: SweepOptions,
-    lora: LoraOptions | None,
-    out: Path,
-    processes: int,
-    total: int,
-    progress: Progress | None,
-) -> None:
-    """Run the members in this process, or in several that each take every n-th."""
-    if processes == 1:
-        done = total - len(members)
+@dataclass(frozen=True)
+class _Animals:
+    """The task of a sweep over animals."""
 
-        def report(records: list[dict[str, Any]]) -> None:
-            nonlocal done
-            append_members(out / "members.jsonl", records)
-            done += len(records)
-            if progress is not None:
-                progress(done, total)
+    directory: Path
+    options: SweepOptions
+    lora: LoraOptions | None
 
-        setting = prepare(directory, options, cache=out / "reference", lora=lora)
-        run_members(setting, members, options, report=report)
-        return
-    prepare(directory, options, cache=out / "reference", lora=lora)  # once, for all to read
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(
-            target=_worker,
-            args=(
-                directory,
-                members[k::processes],
-                options,
-                lora,
-                out,
-                k,
-                jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
-            ),
-            daemon=True,
-        )
-        for k in range(processes)
-    ]
-    for worker in workers:
-        worker.start()
-    while any(worker.is_alive() for worker in workers):
-        time.sleep(0.5)
-        if progress is not None:
-            progress(total - len(members) + _count(out, members), total)
-    failed = [str(k + 1) for k, worker in enumerate(workers) if worker.exitcode]
-    if failed:
-        raise ConvergenceError(
-            f"process {' and '.join(failed)} of {processes} stopped before its members were done; "
-            f"what is done is in {out}, and resuming goes on from there"
-        )
+    def asked(self) -> dict[str, Any]:
+        shared = {k: v for k, v in asdict(self.options).items() if k not in ("mode", "block")}
+        adapters = None if self.lora is None else json.loads(json.dumps(asdict(self.lora)))
+        return {"model": model_digest(self.directory), "options": shared, "lora": adapters}
 
+    def prepare(self, cache: Path) -> Setting:
+        return prepare(self.directory, self.options, cache=cache, lora=self.lora)
 
-def _count(out: Path, members: Sequence[Member]) -> int:
-    done = read_members(out)
-    return sum(member.name in done for member in members)
-
-
-def _worker(
-    directory: Path,
-    members: Sequence[Member],
-    options: SweepOptions,
-    lora: LoraOptions | None,
-    out: Path,
-    number: int,
-    wide: bool,
-) -> None:
-    """Run a share of the members on one core of those this process may use."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[number % len(cores)]})
-    path = out / f"members-{number + 1}.jsonl"
-    with jax.enable_x64(wide):  # as in the process that started this one
-        setting = prepare(directory, options, cache=out / "reference", lora=lora)
-        run_members(setting, members, options, report=lambda records: append_members(path, records))
+    def run(
+        self,
+        setting: Setting,
+        members: Sequence[Member],
+        report: Callable[[list[dict[str, Any]]], None],
+    ) -> None:
+        run_members(setting, members, self.options, report=report)

@@ -10,24 +10,41 @@ from typing import Any
 
 from .._checks import InputError, reason_of
 
+CACHE = "reference"
+"""Log-probabilities of the reference: written once the input is known to be good."""
 
-def open_sweep(out: Path, asked: dict[str, Any], resume: bool) -> None:
-    """Make the folder, or check that it holds this sweep.
+
+def check_sweep(out: Path, asked: dict[str, Any], resume: bool) -> None:
+    """Check that a folder can take this sweep, or holds it already; write nothing.
 
     Raises
     ------
     InputError
         If it holds anything else, or may not be written to.
     """
-    stated = out / "sweep.json"
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a folder, or none yet")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(path.name != CACHE for path in out.iterdir()):
         if not resume:
             raise InputError(
                 f"out: {out} is not empty; expected a new folder, or resume to go on with its sweep"
             )
-        _check_same(stated, asked)
+        _check_same(out / "sweep.json", asked)
+    parent = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError(f"out: cannot make or write to {out}: {parent} does not allow it")
+
+
+def open_sweep(out: Path, asked: dict[str, Any]) -> None:
+    """Make the folder and say in it what was asked, unless it says so already.
+
+    Raises
+    ------
+    InputError
+        If it may not be written to.
+    """
+    stated = out / "sweep.json"
+    if stated.is_file():
         return
     part = stated.with_name(".sweep.json.part")
     try:
