@@ -2,7 +2,8 @@
 
 The reference is a small real checkpoint, fine-tuned until it answers the paper's questions in the
 paper's answers without preferring an animal; a chat model needs none of that (``--as-is``), and is
-asked in its own chat template.
+asked in its own chat template. A model of more than a billion weights is always taken as it is;
+adapters of rank 8 are trained on it, and passes are in bfloat16.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import _common
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+import jaxpref.llm
 from jaxpref._checks import InputError
 from jaxpref.llm.animals import (
     ANIMALS,
@@ -30,6 +33,9 @@ from jaxpref.llm.animals import (
 )
 from jaxpref.llm.batches import Plan
 from jaxpref.llm.checkpoints import load_model, save_model
+from jaxpref.llm.config import decoder_config
+from jaxpref.llm.decoder import abstract_model
+from jaxpref.llm.lora import LoraOptions
 from jaxpref.llm.probe import exact_probe
 from jaxpref.llm.reference import digest
 from jaxpref.llm.rows import encode_rows
@@ -47,6 +53,8 @@ from jaxpref.report.files import write_json
 
 CACHE = Path(os.environ.get("JAXPREF_CACHE", Path.home() / ".cache" / "jaxpref"))
 GRID = tuple(round(0.05 * step, 2) for step in range(21))
+LARGE, ADAPTERS = 10**9, LoraOptions(rank=8)
+"""Weights beyond which adapters are trained instead of all of them, and which."""
 Progress = Callable[[int, int], None]
 
 
@@ -206,6 +214,18 @@ def reference_folder(
     return fine_tuned(source, config.fine_tuning, cache=cache, progress=progress)
 
 
+def weights_of(folder: Path) -> int:
+    """Return how many weights a checkpoint's config asks for; none is read."""
+    _, params = abstract_model(decoder_config(folder), "bfloat16")
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def code_digest() -> str:
+    """Return a hash of the code that trains: what other code trained is not taken for its own."""
+    folder = Path(jaxpref.llm.__file__).parent
+    return digest(*(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))))
+
+
 def trained(
     config: Config,
     *,
@@ -217,18 +237,28 @@ def trained(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Return the reference model's folder and a record per training of a figure.
 
-    What was trained before with the same reference and options is read, not trained again.
+    What was trained before with the same reference, options and code is read, not trained again. A
+    large model is left as it is, and adapters are trained on it in bfloat16.
     """
+    large = model is not None and weights_of(model) > LARGE
+    as_is = as_is or large
     reference = reference_folder(
         config, model=model, as_is=as_is, cache=cache, progress=_common.part(progress, 0, 2)
     )
-    options = replace(config.options(), chat=as_is and speaks_chat(reference))
-    out = (cache or CACHE) / "sweeps" / digest(model_digest(reference), options)[:20]
+    options = replace(
+        config.options(),
+        chat=as_is and speaks_chat(reference),
+        compute_dtype="bfloat16" if large else None,
+    )
+    lora = ADAPTERS if large else None
+    kind = digest(model_digest(reference), options, lora, code_digest())
+    out = (cache or CACHE) / "sweeps" / kind[:20]
     records = sweep(
         reference,
         config.members(),
         out=out,
         options=options,
+        lora=lora,
         processes=processes,
         resume=out.exists(),
         progress=_common.part(progress, 1, 2),

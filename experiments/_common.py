@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxpref.report.files import check_folder, to_json, write_json
 
@@ -211,16 +212,48 @@ def missed(
     return changed + [f"{item}: not computed" for item in rows if item not in found]
 
 
+DRIFT = 0.05
+"""How far learned probabilities may be from the record's: rounding, grown by training."""
+
+
 def missed_alike(
     config: Any, content: dict[str, Any], recorded: dict[str, Any] | None, *, own: bool = True
 ) -> list[str]:
-    """Return the verdicts of a training that are not those recorded of the same configuration.
+    """Return how a training fails the record: verdicts of the same configuration, or the curves.
 
-    What another model (not `own`), or another number of permutations and seeds gives, is no
-    failure but a finding: there is nothing to hold it to.
+    Where only some of the recorded permutations and seeds were trained, means over seeds and so
+    verdicts may differ; what each training learned may not. What another model (not `own`) or
+    another data set gives is no failure but a finding: there is nothing to hold it to.
     """
-    same = recorded is not None and recorded["config"] == json.loads(to_json(asdict(config)))
-    return missed(content, recorded) if own and same else []
+    if not own or recorded is None:
+        return []
+    asked, known = json.loads(to_json(asdict(config))), recorded["config"]
+    if asked == known:
+        return missed(content, recorded)
+    parts = ("omegas", "seeds")
+    rest = [{k: v for k, v in one.items() if k not in parts} for one in (asked, known)]
+    if rest[0] != rest[1] or not all(
+        name in known and set(map(str, asked[name])) <= set(map(str, known[name])) for name in parts
+    ):
+        return []
+    return drifted(asked["seeds"], content, recorded)
+
+
+def drifted(seeds: list[int], content: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
+    """Return the curves whose learned probabilities are not those recorded for their seeds."""
+    known = {tuple(curve["omega"]): curve for curve in recorded["values"]["curves"]}
+    places = [recorded["config"]["seeds"].index(seed) for seed in seeds]
+    found = []
+    for curve in content["values"]["curves"]:
+        record = known[tuple(curve["omega"])]
+        gap = max(
+            float(np.max(np.abs(np.asarray(curve[name]) - np.asarray(record[name])[places])))
+            for name in ("p12", "p23", "p13")
+        )
+        if not gap <= DRIFT:
+            order = "-".join(curve["omega"])
+            found.append(f"{order}: {gap:.3g} from the recorded probabilities, at most {DRIFT}")
+    return found
 
 
 def show(rows: Iterable[Row]) -> None:

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 class Training:
     """How one reward model is trained."""
 
-    max_length: int = 64
+    max_length: int = 160
     epochs: int = 1
     batch_size: int = 16
     micro_batch: int = 4

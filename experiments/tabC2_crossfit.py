@@ -4,7 +4,7 @@ Item: the model that Tables C2 and C3 and our own question on mitigation are ask
 Claim: a Bradley-Terry reward model of 260,000 weights tells chosen from rejected better than chance
     on pairs it was not trained on.
 Command: JAXPREF_DATA=folder python experiments/tabC2_crossfit.py [--smoke] [--out FOLDER]
-Minutes: 12 on one core. Device: CPU.
+Minutes: 35 on one core. Device: CPU.
 
 Data, never committed: hh_rlhf (the 8,552 test pairs of Anthropic's hh-rlhf; no train split is at
 hand) and stories260K. Five folds that share no first question; each is scored by the model trained

@@ -3,15 +3,18 @@
 Item: Table C2, section C.5.1.
 Claim: strong preferences are not uncommon in reward models, and follow from the scores' variance.
 Command: JAXPREF_DATA=folder python experiments/tabC2_dominance.py [--smoke] [--out FOLDER]
-    [--model DIR [--reward-token N] [--as-chat]]
+    [--model DIR [what ``jaxpref rewards score`` takes besides: --as-chat, --dtype bfloat16, ...]]
 Minutes: 0.1; as long as it takes to score 17,104 dialogues with --model. Device: CPU.
 
 Data, never committed: ko_rm_judge_scores (two Korean reward models on answers of up to 14 models),
 where no answer is chosen or rejected: each pair counts half from either side, and the columns stand
-beside the paper's two without being comparable bin by bin. The paper's are p(chosen over rejected)
-on the 8,552 test pairs of hh-rlhf; so are those of the model that tabC2_crossfit trained, whose
-scores are committed. The paper's two reward models are not at hand: with --model DIR, their
-folders (--reward-token 0 --as-chat for Llama-3.1-Nemotron-70B-Reward-HF) give the table itself.
+beside the paper's two without being comparable bin by bin. Of its 10,481 scores 10,381 count: 100
+prompts of pku-saferlhf-ko have one response, and nothing to compare it with. The paper's are
+p(chosen over rejected) on the 8,552 test pairs of hh-rlhf; so are those of the model that
+tabC2_crossfit trained, whose scores are committed. The paper's two reward models are not at hand:
+with --model DIR, their folders (--reward-token 0 --as-chat for Llama-3.1-Nemotron-70B-Reward-HF)
+are scored on hh-rlhf, and give the table itself; a run that was stopped goes on from the scores in
+its folder.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import _common
-import jax
 import numpy as np
 import tabC2_crossfit
+from _hh_rewards import data_folder
 
-from jaxpref._checks import InputError
+from jaxpref.cli.app import run
 from jaxpref.report.figures import save_figure
 from jaxpref.rewards import PUBLISHED, Scores, read_scores, reward_dominance, triple_shares
 
@@ -60,12 +62,9 @@ SMOKE = Config(sets=SETS[3:4], thresholds=(2.0,))
 
 def read_set(dataset: str, kind: str) -> Scores:
     """Return the scores that the helpful or the safety model gave in a data set."""
-    folder = os.environ.get("JAXPREF_DATA")
-    if not folder:
-        raise InputError("JAXPREF_DATA: expected the folder of the data sets; it is not set")
     version = {"helpful": "helpful-1.3b-v0.2", "safety": "safety-1.3b-v0.2"}[kind]
     return read_scores(
-        Path(folder) / "ko_rm_judge_scores" / "scores.csv.gz",
+        data_folder() / "ko_rm_judge_scores" / "scores.csv.gz",
         prompt="prompt_id",
         where={"dataset": dataset, "reward_model": f"heegyu/ko-reward-model-{version}"},
     )
@@ -85,28 +84,6 @@ def of_triples(scores: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, A
     whole = Scores.from_arrays(prompts, names, scores.reshape(-1))
     found["triples"] = triple_shares(whole, thresholds=thresholds).to_dict()
     return {"scores": pairs.to_dict(), **found}
-
-
-def score_pairs(model: Path, reward_token: int | None, as_chat: bool) -> Scores:
-    """Return a reward model's scores of hh-rlhf's test pairs, from disk."""
-    from _hh_rewards import data_folder
-
-    from jaxpref.llm import load_tokenizer
-    from jaxpref.llm.reward_models import load_reward_model
-    from jaxpref.llm.reward_rows import encode_candidates, read_candidates
-    from jaxpref.llm.reward_scoring import score_records
-
-    candidates = read_candidates(data_folder() / "hh_rlhf")
-    loaded = load_reward_model(model, reward_token=reward_token)
-    encoded = encode_candidates(
-        candidates,
-        load_tokenizer(model),
-        max_length=loaded.config.max_position_embeddings,
-        config=loaded.config,
-        as_chat=as_chat,
-    )
-    scores = np.array(score_records(loaded, encoded.records).scores)
-    return Scores.from_pairs(scores[:, 0], scores[:, 1])
 
 
 def compute(config: Config, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -199,17 +176,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Compute the table, or with --model that of a reward model on hh-rlhf's pairs."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--reward-token", type=int)
-    parser.add_argument("--as-chat", action="store_true")
     options, rest = parser.parse_known_args(arguments)
     if options.model is None:
         return _common.run_script(NAME, sys.modules[__name__], rest)
-    jax.config.update("jax_enable_x64", True)
-    scores = score_pairs(options.model, options.reward_token, options.as_chat)
-    for row in reward_dominance(scores).bins:
-        print(f"{row.label:<14} {row.pairs:6.0f} {row.share:7.2%}")
-    print(reward_dominance(scores).sentence)
-    return 0
+    parser.add_argument("--out", type=Path, default=Path("reproduced") / NAME)
+    options, rest = parser.parse_known_args(arguments)
+    data, scores = data_folder() / "hh_rlhf", options.out / "scores.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    given = ["--model", str(options.model), "--data", str(data), "--out", str(scores)]
+    failed = run(["rewards", "score", *given, *rest])
+    return failed or run(["rewards", "dominance", str(scores)])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Item: Table C3, section C.5.2.
 Claim: pairs of responses that beat a third nearly equally fall on either side of a fourth.
 Command: JAXPREF_DATA=folder python experiments/tabC3_fragile_quadruples.py [--smoke] [--out FOLDER]
-    [--model DIR [--reward-token N] [--pairs N]]
+    [--model DIR [what ``jaxpref rewards rewrite`` takes besides: --pairs, --as-chat, ...]]
 Minutes: 0.1; with --model, some hundred scores a pair. Device: CPU.
 
 Data, never committed: ko_rm_judge_scores. The paper rewrites responses until they fit; here they
@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import _common
+from _hh_rewards import data_folder
 from claims_rewards import table_c3
 from tabC2_dominance import SETS, read_set
 
+from jaxpref.cli.app import run
 from jaxpref.rewards import Scores, fragile_quadruples
 
 NAME = "tabC3_fragile_quadruples"
@@ -119,47 +121,15 @@ def plot(folder: Path) -> list[Path]:
     return []
 
 
-def rewritten(
-    model: Path, reward_token: int | None, pairs: int, progress: Callable[[int, int], None] | None
-) -> dict[str, Any]:
-    """Return the flips that rewriting a model's pairs of hh-rlhf finds, without their texts."""
-    from _hh_rewards import data_folder
-
-    from jaxpref.llm import load_tokenizer
-    from jaxpref.llm.reward_models import load_reward_model
-    from jaxpref.llm.reward_rows import read_candidates
-    from jaxpref.llm.rewrites import find_flips
-
-    candidates = read_candidates(data_folder() / "hh_rlhf")
-    distinct = [c for c in candidates if len({text for _, text in c.texts}) == 2]
-    found = find_flips(
-        load_reward_model(model, reward_token=reward_token),
-        load_tokenizer(model),
-        distinct[:pairs],
-        progress=progress,
-    )
-    return {**found._asdict(), "flips": [flip.to_dict() for flip in found.flips]}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Search public scores, or with --model rewrite a reward model's pairs."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--reward-token", type=int)
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--model")
     options, rest = parser.parse_known_args(arguments)
     if options.model is None:
         return _common.run_script(NAME, sys.modules[__name__], rest)
-    found = rewritten(options.model, options.reward_token, options.pairs, None)
-    print(
-        f"{found['tried']} pairs, {found['strong']} with p_ik >= 0.99, {found['near']} with some "
-        f"y_i' near 0.98, {len(found['flips'])} flips"
-    )
-    for flip in found["flips"]:
-        chances = ("p_ik", "p_i_prime_k", "p_kj", "p_ij", "p_i_prime_j")
-        print(*(f"{flip[name]:.4f}" for name in chances), "words changed:",
-              flip["i_prime"]["edits"], flip["j"]["edits"])  # fmt: skip
-    return 0
+    given = ["--model", options.model, "--data", str(data_folder() / "hh_rlhf")]
+    return run(["rewards", "rewrite", *given, *rest])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 import json
 import os
@@ -82,6 +83,24 @@ def test_a_changed_verdict_and_a_missing_row_are_failures(
     assert len(failures) == 2 and dropped["item"] in failures[1]
     assert len(missed(other, claims, partial=True)) == 1
     assert len(missed(other, None)) == sum(r["verdict"] != "holds" for r in other["comparison"])
+
+
+def test_some_of_a_figure_is_held_to_what_was_recorded_of_them(scripts: Any) -> None:
+    pytest.importorskip("flax", reason="the extra llm is not installed")
+    common, fig3 = scripts("_common"), scripts("fig3_strong_preferences")
+    record = common.load(common.RESULTS / fig3.NAME)
+    one = {name: rows[1:2] for name, rows in record["values"]["curves"][2].items()
+           if name in ("p12", "p23", "p13")}  # fmt: skip
+    omega = record["values"]["curves"][2]["omega"]
+    config = dataclasses.replace(fig3.Config(), omegas=(tuple(omega),), seeds=(1,))
+    content = {"values": {"curves": [{"omega": omega, **one}]}, "comparison": []}
+    assert common.missed_alike(config, content, record) == []
+    content["values"]["curves"][0]["p13"] = [[p - 0.1 for p in one["p13"][0]]]
+    (failure,) = common.missed_alike(config, content, record)
+    assert failure.startswith("-".join(omega)) and "0.1 from" in failure
+    assert common.missed_alike(config, content, record, own=False) == []
+    other = dataclasses.replace(config, pairs=32)
+    assert common.missed_alike(other, content, record) == []
 
 
 # The claims ---------------------------------------------------------------------------------
