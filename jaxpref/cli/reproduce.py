@@ -215,7 +215,7 @@ def find_experiments(names: Iterable[str] = tuple(MODULES)) -> Path:
     from importlib.util import find_spec
 
     needed = [("matplotlib", "report"), ("mpmath", "test"), ("scipy", "test")]
-    if set(wanted) & {*TRAINED.values(), DATA["ext3"], DATA["rewrites"]}:
+    if set(wanted) & {*TRAINED.values(), *DATA.values()}:
         needed += [(package, "llm") for package in ("flax", "optax", "orbax", "transformers")]
     for package, extra in needed:
         if find_spec(package) is None:
