@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import jax
 import pytest
@@ -206,7 +207,7 @@ def test_the_animals_are_sampled_as_asked():
     order = ("cat", "dog", "bird")
     left_out = sample_pairs(order, 0.99, 0.5, key=0, count=30)
     assert records() == left_out.records()
-    given = {"rejected_template": "random", "slots": "fixed"}
+    given: dict[str, Any] = {"rejected_template": "random", "slots": "fixed"}
     asked = sample_pairs(order, 0.2, 0.7, key=4, count=30, **given)
     found = records(p12=0.2, p23=0.7, data_seed=4, nouns="bare", **given)
     assert found == asked.records(nouns="bare")

@@ -85,7 +85,7 @@ def test_logits_equal_those_kept_from_transformers(case, tmp_path):
     assert expected.std() > 0.5
 
 
-@pytest.mark.parametrize("case", ["llama3_rope", "mistral_window", "gpt2"])
+@pytest.mark.parametrize("case", CASES)
 def test_logits_equal_those_of_transformers_live(case, tmp_path):
     pytest.importorskip("torch", reason="torch is a reference for tests only")
     theirs = torch_model(CASES[case], seed=100)
