@@ -9,6 +9,12 @@ from .config import DecoderConfig, RopeConfig, decoder_config
 from .decoder import LanguageModel, hidden_states, initial_model, vocabulary_logits
 from .generate import generate
 from .population import Members, train_population
+from .preference_sweep import (
+    PreferenceMember,
+    PreferenceSweepOptions,
+    preference_grid,
+    sweep_preferences,
+)
 from .probe import exact_probe, sampled_probe
 from .reward_models import RewardModel, load_reward_model, reward_model, save_reward_model
 from .reward_scoring import score_records, score_sequences
@@ -45,6 +51,10 @@ __all__ = [
     "SweepOptions",
     "sweep_grid",
     "sweep",
+    "PreferenceMember",
+    "PreferenceSweepOptions",
+    "preference_grid",
+    "sweep_preferences",
     "RewardModel",
     "load_reward_model",
     "reward_model",
