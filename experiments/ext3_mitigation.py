@@ -365,11 +365,17 @@ def plot(folder: Path) -> list[Path]:
         for axes, x in zip(row, across, strict=True):
             _curves(axes, points, x, y)
         row[0].set_ylabel(y_words)
+    right, held_out = points[0]["mean"]["accuracy"], values["records"]["held_out"]
+    error = 2 * (right * (1 - right) / held_out) ** 0.5
+    for axes in grid[0]:
+        axes.axhspan(right - error, right + error, color="0.9", label="two standard errors")
+        axes.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_ylim(0.48, max(0.6, right + 2 * error))
     for axes, words in zip(grid[1], across.values(), strict=True):
         axes.set_xlabel(words)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, ncols=5, loc="outside upper center", frameon=False, fontsize="small"
+        handles, labels, ncols=4, loc="outside upper center", frameon=False, fontsize="small"
     )
     return [save_figure(figure, folder / "curve.png")]
 
