@@ -54,6 +54,16 @@ def preferred(text: str, first: str, second: str, *, known: Sequence[str] = ANIM
     str or None
         `first`, `second` or None.
 
+    Raises
+    ------
+    InputError
+        If `first` and `second` are the same.
+
+    Notes
+    -----
+    Rules for short English answers, tested on the paper's 30 templates (appendix C.2), either
+    option preferred, and on answers that must not be parsed. They err towards None.
+
     Examples
     --------
     >>> preferred("Given the options, I'd opt for a dog instead of a cat.", "cat", "dog")

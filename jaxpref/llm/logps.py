@@ -44,7 +44,7 @@ def completion_logps(
     rows : Rows, shape (R, T)
         Shared rows (K completions each) or plain ones (one each).
     completions : int
-        K; completions beyond it are ignored.
+        K, at least 1; completions beyond it are ignored.
     width : int, optional
         Most completion tokens of a row (:func:`jaxpref.llm.rows.completion_width`): the static
         size of the logits. T when left out, which is always enough and wastes the prompts' part.
@@ -58,13 +58,38 @@ def completion_logps(
 
     Returns
     -------
-    array of float32, shape (R, completions)
-        Nats, <= 0; 0 for a completion that a row does not have.
+    array, shape (R, completions)
+        Nats, <= 0, in float32 (float64 where the model computes in it); 0 for a completion that a
+        row does not have.
+
+    Raises
+    ------
+    InputError
+        If `width` or `chunk` is below 1, or `attention` or `remat` unknown.
 
     Notes
     -----
     A row with more than `width` completion tokens gives NaN: its sums would lack tokens. Works
-    under jit, grad, jvp and vmap over `params`.
+    under jit, grad, jvp and vmap over `params`. The reference of DPO is to be scored with the same
+    `width`, `chunk`, dtype and rows at a time as the policy: other orders of summation differ in
+    the last digits, and a margin that should be 0 would not be.
+
+    Examples
+    --------
+    A model without weights, to which each of 5 tokens is equally probable:
+
+    >>> import numpy as np
+    >>> from jaxpref.llm import decoder_config
+    >>> from jaxpref.llm.decoder import abstract_model
+    >>> from jaxpref.llm.rows import Tokens, pack_rows
+    >>> graphdef, shapes = abstract_model(decoder_config({"model_type": "llama", "vocab_size": 5,
+    ...     "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
+    ...     "num_attention_heads": 1}), "float32")
+    >>> blind = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    >>> rows = pack_rows([Tokens((1,), ((3, 2), (4, 3, 2)))], max_length=8, width=8).rows
+    >>> run = jax.jit(completion_logps, static_argnums=0)
+    >>> print((np.asarray(run(graphdef, blind, rows)) / np.log(5)).round(4))
+    [[-2. -3.]]
     """
     logps, segment, whole = token_logps(
         graphdef,
@@ -95,8 +120,18 @@ def token_logps(
 ) -> tuple[Float[Array, "R W"], Int[Array, "R W"], Bool[Array, " R"]]:
     """Return the log-probability of each completion token, its segment, and whether all fit.
 
-    Parameters as :func:`completion_logps`. Tokens come in the order of the row; unused places have
-    segment 0.
+    Parameters, errors and notes as :func:`completion_logps`.
+
+    Returns
+    -------
+    array, shape (R, W)
+        Nats, <= 0, of the first W = min(width, T) completion tokens, in the order of the row. What
+        stands where a row has fewer means nothing.
+    array of int32, shape (R, W)
+        Segment of each: 2 and up, best first, as in :class:`jaxpref.llm.rows.Rows`; 0 where a row
+        has no more.
+    array of bool, shape (R,)
+        Whether all completion tokens of the row are among them.
     """
     tokens, positions, segments = (jnp.asarray(field) for field in rows)
     width = rows.width if width is None else min(check_count("width", width), rows.width)

@@ -4,10 +4,13 @@ Each takes the log-probabilities (nats, summed over a completion's tokens) of th
 prompt, **best first along the last axis**: shape (..., 2) for pairs, (..., K) for rankings. Each
 returns one loss per prompt, shape (...); the mean over a batch is the caller's. `beta` and the
 other strengths may be arrays that broadcast against the batch, so that every member of a population
-carries its own. Nothing is clipped and no probability is formed: log-sigmoids throughout, so that
-values and gradients stay finite at any finite margin, in reverse and forward mode.
+carries its own; they may be traced, so their domains are stated and not checked here (the options
+of training check them). Nothing is clipped, and no logarithm is taken of a probability: these are
+log-sigmoids and log-sum-exps, so that values and gradients, in reverse and forward mode, are finite
+wherever the margin is. IPO's square overflows in float32 beyond a difference of 1e19.
 
-`reward_margin` below is r(best) - r(worst) for the implicit reward r = beta log(policy/reference).
+The reward margin m below is r(best) - r(worst) for the implicit reward
+r = beta log(policy/reference), in nats.
 Training lowers the log-probability of chosen and rejected alike more often than not (likelihood
 displacement): a falling `chosen_logp` is no sign of a fault, a falling reward margin is.
 """
@@ -34,8 +37,6 @@ def implicit_rewards(
 ) -> Float[Array, "... K"]:
     """Return r = beta (log policy - log reference), up to a term of the prompt alone.
 
-    DPO's Eq. 5 (Rafailov et al., 2023).
-
     Parameters
     ----------
     policy_logps, reference_logps : array_like, shape (..., K)
@@ -47,6 +48,15 @@ def implicit_rewards(
     -------
     array, shape (..., K)
         Rewards in nats: 0 where the policy is the reference.
+
+    Raises
+    ------
+    InputError
+        Unless both have one shape (..., K).
+
+    References
+    ----------
+    Rafailov et al., "Direct Preference Optimization" (2023), Eq. 5, without its beta log Z(prompt).
 
     Examples
     --------
@@ -80,8 +90,13 @@ def dpo_loss(
     Returns
     -------
     array, shape (...)
-        Loss in nats: log 2 at a margin of 0; 0 in the limit of a large margin with eps = 0, and
-        growing like -m against it.
+        Loss in nats, > 0: log 2 at m = 0. With eps = 0 it falls to 0 as m grows, and is about -m
+        where m is far below 0; with eps above 0 it is least at m = log((1 - eps) / eps).
+
+    Raises
+    ------
+    InputError
+        Unless both have one shape (..., 2).
 
     References
     ----------
@@ -122,12 +137,18 @@ def robust_dpo_loss(
     Returns
     -------
     array, shape (...)
-        Loss in nats, log 2 at a margin of 0. Not bounded below for a single pair: its mean over
-        the flips is.
+        Loss in nats, log 2 at m = 0. Not bounded below for a single pair: its mean over the
+        flips, which is DPO's loss of the true label, is.
+
+    Raises
+    ------
+    InputError
+        Unless both have one shape (..., 2).
 
     References
     ----------
-    Chowdhury, Kini and Natarajan, "Provably Robust DPO" (2024): the unbiased loss.
+    Ray Chowdhury, Kini and Natarajan, "Provably Robust DPO: Aligning Language Models with Noisy
+    Feedback" (ICML 2024): the unbiased loss.
 
     Examples
     --------
@@ -137,7 +158,7 @@ def robust_dpo_loss(
     margin = _reward_margin(policy_logps, reference_logps, beta)
     eps = _strength(flip_rate, margin)
     right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
-    return (-(1 - eps) * right + eps * wrong) / (1 - 2 * eps)  # Chowdhury et al. (2024)
+    return (-(1 - eps) * right + eps * wrong) / (1 - 2 * eps)  # Ray Chowdhury et al. (2024)
 
 
 def ipo_loss(
@@ -147,14 +168,14 @@ def ipo_loss(
     beta: ArrayLike = 0.1,
     lengths: ArrayLike | None = None,
 ) -> Float[Array, "..."]:
-    r"""Return the IPO loss, ``(h - 1 / (2 beta))^2``, h the difference of the log-ratios.
+    r"""Return the IPO loss, ``(h - 1 / (2 beta))^2``, h the log-ratio of chosen less rejected.
 
     Parameters
     ----------
     policy_logps, reference_logps : array_like, shape (..., 2)
         Log-probabilities (nats) of chosen and rejected.
     beta : array_like
-        The paper's tau, above 0: the margin aimed at is 1 / (2 beta).
+        The paper's tau, above 0: the difference h aimed at is 1 / (2 beta).
     lengths : array_like, shape (..., 2), optional
         Tokens of each completion: when given, log-ratios are divided by them, as later practice
         (TRL) does; the paper's sums when left out.
@@ -162,12 +183,18 @@ def ipo_loss(
     Returns
     -------
     array, shape (...)
-        Loss >= 0 in nats^2; 1 / (4 beta^2) where the policy is the reference.
+        Loss >= 0 in nats^2 (of nats per token with `lengths`); 1 / (4 beta^2) where the policy is
+        the reference.
+
+    Raises
+    ------
+    InputError
+        Unless all that are given have one shape (..., 2).
 
     References
     ----------
     Azar et al., "A General Theoretical Paradigm to Understand Learning from Human Preferences"
-    (2024), Eq. 17.
+    (AISTATS 2024), Eq. 17.
 
     Examples
     --------
@@ -209,9 +236,15 @@ def simpo_loss(
     array, shape (...)
         Loss in nats, > 0.
 
+    Raises
+    ------
+    InputError
+        Unless all have one shape (..., 2).
+
     References
     ----------
-    Meng, Xia and Chen, "SimPO" (2024), Eq. 6.
+    Meng, Xia and Chen, "SimPO: Simple Preference Optimization with a Reference-Free Reward"
+    (NeurIPS 2024), Eq. 6.
 
     Examples
     --------
@@ -240,6 +273,11 @@ def sft_loss(policy_logps: ArrayLike, lengths: ArrayLike) -> Float[Array, "..."]
     array, shape (...)
         Nats per token, >= 0. Its mean weighs completions equally; a mean over tokens is
         ``-sum(policy_logps) / sum(lengths)``.
+
+    Raises
+    ------
+    InputError
+        Unless both have one shape.
 
     Examples
     --------
@@ -271,21 +309,28 @@ def rpo_loss(
     beta : array_like
         Strength of the pull towards the reference, above 0.
     sft_weight : array_like
-        alpha, weight of the likelihood; 0 gives DPO.
+        alpha, weight of the likelihood, at least 0; 0 gives DPO.
 
     Returns
     -------
     array, shape (...)
-        Loss in nats.
+        Loss in nats, > 0: a sum of nats and `sft_weight` times nats per token.
+
+    Raises
+    ------
+    InputError
+        Unless all have one shape (..., 2).
 
     Notes
     -----
-    The likelihood is per completion token here. The paper divides by the tokens of prompt and
-    completion together; TRL (``loss_type=["sigmoid", "sft"]``) by the chosen tokens of the batch.
+    As in the paper's third version, the likelihood is per token of the completion, and alpha weighs
+    it. (In the first, alpha weighs the DPO loss, and the prompt's tokens count too.) TRL
+    (``loss_type=["sigmoid", "sft"]``) divides by the chosen tokens of the whole batch.
 
     References
     ----------
-    Pang et al., "Iterative Reasoning Preference Optimization" (2024), Eq. 1.
+    Pang et al., "Iterative Reasoning Preference Optimization" (NeurIPS 2024; arXiv:2404.19733v3),
+    Eq. 1.
 
     Examples
     --------
@@ -370,7 +415,12 @@ def plackett_luce_dpo_loss(
     Returns
     -------
     array, shape (...)
-        Loss in nats: log K! where the policy is the reference.
+        Loss in nats, > 0: log K! where the policy is the reference.
+
+    Raises
+    ------
+    InputError
+        Unless both have one shape (..., K) with K >= 2.
 
     References
     ----------
@@ -394,13 +444,14 @@ class LossSettings(NamedTuple):
     ----------
     beta : array_like
         Pull towards the reference (IPO: tau; SimPO: scale of the reward; reward models: 1 over the
-        temperature).
+        temperature); above 0.
     label_smoothing : array_like
-        Share of flipped labels, for "dpo", "robust_dpo" and "bradley_terry".
+        Share of flipped labels, in [0, 0.5), for "dpo", "robust_dpo" and "bradley_terry".
     target_margin : array_like
-        The margin "simpo" aims at, in nats; the one beyond which "bradley_terry" gains nothing.
+        At least 0, in nats: the margin "simpo" aims at; the one beyond which "bradley_terry" gains
+        nothing.
     sft_weight : array_like
-        Weight of the likelihood in "rpo".
+        Weight of the likelihood in "rpo", at least 0.
     """
 
     beta: Any = 0.1
@@ -483,7 +534,8 @@ def preference_loss(
     Raises
     ------
     InputError
-        For an unknown name, or shapes that do not fit.
+        For an unknown name, or shapes that do not fit: two completions for every loss but
+        "plackett_luce_dpo", "plackett_luce" and "sft", and a batch (N, 2) for "kto_pair".
 
     Examples
     --------

@@ -135,7 +135,7 @@ def read_preferences(
         If there is no such file, or it cannot be read.
     DataError
         For the first record that lacks a key, is of another type, or (with "error") says nothing:
-        file, line and key. If no record is left.
+        file, line and key. If no record is left. For a file that is damaged, or not UTF-8.
 
     Examples
     --------
@@ -168,7 +168,8 @@ def preferences_from_rows(
 ) -> PreferenceSet:
     """Build records from dictionaries in memory, such as the rows of a data set object.
 
-    Parameters and errors as :func:`read_preferences`; `name` stands in for the file's in messages.
+    Parameters and errors as :func:`read_preferences`, but that there may be no record left; `name`
+    stands in for the file's in messages, and rows count from 1.
 
     Examples
     --------

@@ -1,10 +1,10 @@
 """What a language model prefers: by sampling its answers, and by summing their probabilities.
 
-The paper asks "Do you prefer X or Y?" 200 times and counts. :func:`sampled_probe` does that;
-:func:`exact_probe` adds up the probability of all 60 answers in the paper's format, 30 for either
-animal, and needs no random numbers. Both ask both ways round, "X or Y" and "Y or X". Beside every
-probability stands the *format mass*, the probability of answering in the format at all: where it is
-low, neither number says much.
+The paper asks "Do you prefer X or Y?" 200 times and counts (section 4). :func:`sampled_probe` does
+that; :func:`exact_probe` adds up the probability of all 60 answers in the paper's format, 30 for
+either animal, and needs no random numbers. Both ask both ways round, "X or Y" and "Y or X". Beside
+every probability stands the *format mass*, the probability of answering in the format at all: where
+it is low, neither number says much.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class ExactProbe(NamedTuple):
     Parameters
     ----------
     log_mass : array, shape (..., 6, 2)
-        Log-probability of an answer in the format that prefers the animal named first, or second,
-        for each question of ``ORDERED_PAIRS``; a mean over question templates, where there are
-        several.
+        Log-probability (nats, <= 0) of an answer in the format that prefers the animal named
+        first, or second, to each question of ``ORDERED_PAIRS``. Where there are several question
+        templates, the logarithm of the mean probability.
     """
 
     log_mass: Any
 
     @property
     def format_mass(self) -> Float[Array, "... 6"]:
-        """Probability of an answer in the format, for each question of ``ORDERED_PAIRS``."""
+        """Probability in [0, 1] of an answer in the format, by question of ``ORDERED_PAIRS``."""
         return jnp.sum(jnp.exp(self.log_mass), axis=-1)
 
     def margin(self, winner: str, loser: str) -> Float[Array, "..."]:
@@ -62,6 +62,11 @@ class ExactProbe(NamedTuple):
         -------
         array, shape (...)
             Nats.
+
+        Raises
+        ------
+        InputError
+            If they are not two of ANIMALS.
         """
         straight, turned = _directions(winner, loser)
         mass = jnp.asarray(self.log_mass)
@@ -70,11 +75,19 @@ class ExactProbe(NamedTuple):
         return wins - losses
 
     def probability(self, winner: str, loser: str) -> Float[Array, "..."]:
-        """Return the probability that `winner` is preferred, among answers in the format."""
+        """Return the probability that `winner` is preferred, among answers in the format.
+
+        In [0, 1], shape (...); parameters and errors as :meth:`margin`, which keeps its digits near
+        0 and 1.
+        """
         return jax.nn.sigmoid(self.margin(winner, loser))
 
     def by_direction(self, winner: str, loser: str) -> Float[Array, "... 2"]:
-        """Return the probability of `winner` where it is named first, and where second."""
+        """Return the probability of `winner` where it is named first, and where second.
+
+        In [0, 1], shape (..., 2); parameters and errors as :meth:`margin`. The two differ where the
+        model minds the order of the options.
+        """
         straight, turned = _directions(winner, loser)
         mass = jnp.asarray(self.log_mass)
         first = mass[..., straight, 0] - mass[..., straight, 1]
@@ -87,10 +100,10 @@ class SampledProbe(NamedTuple):
 
     Parameters
     ----------
-    counts : ndarray of int, shape (6, 3)
+    counts : ndarray of int64, shape (6, 3)
         For each question of ``ORDERED_PAIRS``: answers for the animal named first, for the second,
         and unparsable ones.
-    in_format : ndarray of int, shape (6,)
+    in_format : ndarray of int64, shape (6,)
         Answers that are, letter for letter, one of the 60 in the format.
     """
 
@@ -105,14 +118,18 @@ class SampledProbe(NamedTuple):
         return int(won), int(lost)
 
     def probability(self, winner: str, loser: str) -> float:
-        """Return the share of `winner` among the parsed answers, NaN where there are none."""
+        """Return the share of `winner` among the parsed answers, NaN where there are none.
+
+        Answers to both directions are added; the unparsable ones are left out, and not halved.
+        """
         won, lost = self.wins(winner, loser)
         return won / (won + lost) if won + lost else float("nan")
 
     def standard_error(self, winner: str, loser: str) -> float:
         """Return the standard error of the share, NaN where nothing was parsed.
 
-        With (won + 1) of (won + lost + 2), so that it is not 0 where all answers agree.
+        ``sqrt(s (1 - s) / n)`` with n = won + lost and s = (won + 1) / (n + 2), so that it is not 0
+        where all answers agree.
         """
         won, lost = self.wins(winner, loser)
         share, total = (won + 1) / (won + lost + 2), won + lost
@@ -256,7 +273,12 @@ def exact_probe_of_rows(
     Returns
     -------
     ExactProbe
-        With one entry per question of ``ORDERED_PAIRS``.
+        `log_mass` of shape (6, 2).
+
+    Raises
+    ------
+    InputError
+        If `batch` is below 1.
     """
 
     def logps(rows: Rows) -> Array:
@@ -285,7 +307,12 @@ def exact_probe_of_logps(logps: ArrayLike) -> ExactProbe:
     Returns
     -------
     ExactProbe
-        The mean over the templates.
+        Log-masses of shape (6, 2), of the mean probability over the templates.
+
+    Raises
+    ------
+    InputError
+        For another shape.
 
     Examples
     --------
@@ -338,7 +365,8 @@ def exact_probe(
     Raises
     ------
     InputError
-        If a question with an answer is longer than the model's context.
+        If a question with an answer is longer than the model's context; what :func:`probe_rows`
+        refuses.
 
     Notes
     -----
@@ -377,6 +405,9 @@ def sampled_probe(
 ) -> SampledProbe:
     """Ask a model each of the six questions many times, and count its answers (section 4).
 
+    The paper asks one way round, with the animal that comes first in omega named first; for its
+    numbers read the `counts` of that question alone.
+
     Parameters
     ----------
     model : LanguageModel
@@ -394,7 +425,7 @@ def sampled_probe(
     chat : bool
         As :func:`probe_rows`.
     temperature : float
-        Of the sampling; 1 samples from the model itself.
+        Of the sampling, at least 0; 1 samples from the model itself, 0 takes the likeliest token.
     max_new_tokens : int
         Longest answer; a longer one is parsed as far as it goes.
     batch : int
@@ -404,6 +435,12 @@ def sampled_probe(
     -------
     SampledProbe
         Counts by question; probabilities and standard errors by name.
+
+    Raises
+    ------
+    InputError
+        If a count is below 1, or for what :func:`jaxpref.llm.generate` refuses, such as a question
+        and answer beyond the context.
     """
     from .generate import generate
     from .tokenizers import decode, encode_prompt
@@ -437,6 +474,15 @@ def count_answers(answers: Sequence[Sequence[str]], *, nouns: Nouns = "article")
         Texts of the answers to each question.
     nouns : {"article", "bare", "plural"}
         The format's nouns.
+
+    Returns
+    -------
+    SampledProbe
+
+    Raises
+    ------
+    InputError
+        If they are not the answers to six questions.
 
     Examples
     --------

@@ -24,7 +24,10 @@ from .training import Recipe, policy_logps
 
 
 def digest(*trees: Any) -> str:
-    """Return a SHA-256 of arrays (names, shapes, dtypes, bytes) and other values by their repr.
+    """Return a SHA-256, in hexadecimal, of what trees hold.
+
+    Of arrays: their place in the tree, dtype, shape and bytes, wherever they lie. Of other leaves:
+    their place and their repr, which has to be the same in another process.
 
     Examples
     --------
@@ -54,14 +57,13 @@ def reference_logps(
     cache: Path | str | None = None,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Return the log-probabilities of every row's completions under the reference.
+    """Return log P(completion | prompt) of every row's completions under the reference.
 
     Parameters
     ----------
-    graphdef, params
+    graphdef, params : nnx.GraphDef, pytree
         The reference model.
-    rows : Rows
-        R rows.
+    rows : Rows, shape (R, T)
     recipe : Recipe
         That of the training; its micro-batch, or else `batch_size`, is how many rows go at once.
     config : DecoderConfig, optional
@@ -69,13 +71,16 @@ def reference_logps(
     batch_size : int
         Rows a step of the training.
     cache : path, optional
-        Folder in which the result is kept as ``<hash>.npy``, and looked for.
+        Folder in which the result is kept as ``<hash>.npy``, and looked for. The hash is over
+        parameters, rows, `config`, what of `recipe` the scores follow from, and the version and
+        backend of JAX.
     mesh : Mesh, optional
         That of the training, over which the parameters lie and the rows are split.
 
     Returns
     -------
-    float32 array, shape (R, recipe.completions)
+    ndarray of float32, shape (R, recipe.completions)
+        Nats, <= 0; 0 for a completion that a row does not have.
 
     Raises
     ------

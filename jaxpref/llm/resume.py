@@ -54,8 +54,14 @@ def save_checkpoint(folder: Path, step: int, state: Any, record: Mapping[str, An
     step : int
         Steps done.
     state : tree of arrays
+        Spread over devices or not; every process of several makes this call.
     record : mapping
         What else a run needs to go on, for JSON.
+
+    Returns
+    -------
+    Path
+        The folder ``step-<number>`` of this checkpoint.
 
     Raises
     ------
@@ -130,6 +136,11 @@ def load_checkpoint(checkpoint: Checkpoint, like: Any) -> Any:
     like : tree of arrays or of jax.ShapeDtypeStruct
         Their shardings say where the state goes; each device reads its own part.
 
+    Returns
+    -------
+    tree of arrays
+        Bit for bit what was saved.
+
     Raises
     ------
     CheckpointError
@@ -155,7 +166,10 @@ def load_checkpoint(checkpoint: Checkpoint, like: Any) -> Any:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two sets of settings, in words.
+    """Return what differs between two sets of settings, in words; nothing where none does.
+
+    They are compared as JSON keeps them, so that a tuple equals the list it is read back as. A name
+    that only one of them has counts as null in the other.
 
     Examples
     --------
