@@ -61,6 +61,42 @@ class Run:
     ] = None
 
 
+@dataclass(frozen=True)
+class Passes:
+    """How a step passes through a language model, and what it keeps."""
+
+    optimizer: Annotated[
+        str,
+        option(OPTIMISER, "AdamW's moments in 4 bytes each, or in one.", metavar="adamw|adamw8bit"),
+    ] = "adamw"
+    accumulate: Annotated[int, option(ROWS, "Such batches in one step.")] = 1
+    remat: Annotated[
+        str,
+        option(
+            ROWS,
+            "What the backward pass computes again instead of keeping.",
+            metavar="none|dots|full",
+        ),
+    ] = "none"
+    attention: Annotated[
+        str | None,
+        option(
+            ROWS,
+            "How attention is computed.",
+            show_default="cudnn where it can, else direct",
+            metavar="direct|blocked|xla|cudnn",
+        ),
+    ] = None
+    logit_chunk: Annotated[
+        int | None,
+        option(
+            ROWS,
+            "Positions of a row projected to the vocabulary at once.",
+            show_default="all",
+        ),
+    ] = None
+
+
 def checked(kind: Callable[..., Options], *groups: Any) -> Options:
     """Return groups of options as the library's record of them; messages name the flag."""
     from .._checks import InputError

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +14,12 @@ from . import _terminal
 from ._adapters import Adapters
 from ._devices import Devices, plan
 from ._options import JsonOption, grouped
+from ._preferences import PreferenceFiles, ReadPreferences, encode, read_files
 from ._runs import (
     DATA,
     LOSS,
     OPTIMISER,
-    ROWS,
+    Passes,
     Run,
     as_flag,
     check_out,
@@ -39,19 +41,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PreferenceData:
+class PreferenceData(PreferenceFiles):
     """Where the preferences come from: files, or the paper's animals."""
 
-    data: Annotated[
-        Path | None,
-        option(
-            DATA,
-            "File or folder of JSONL or JSON (also .gz): prompt, chosen, rejected as TRL has them, "
-            "hh-rlhf's dialogues, or LLMBar's.",
-            show_default=False,
-            metavar="PATH",
-        ),
-    ] = None
     animals: Annotated[
         str | None,
         option(
@@ -100,22 +92,6 @@ class PreferenceData:
             "How the animals are written: a dog, dog, dogs.",
             metavar="article|bare|plural",
             show_default="article",
-        ),
-    ] = None
-    max_length: Annotated[
-        int | None,
-        option(DATA, "Longest prompt with its answer, in tokens.", show_default="the context"),
-    ] = None
-    too_long: Annotated[
-        str, option(DATA, "What becomes of longer ones.", metavar="drop|truncate|error")
-    ] = "drop"
-    unusable: Annotated[
-        str | None,
-        option(
-            DATA,
-            "What becomes of records with an empty answer or two equal ones.",
-            metavar="drop|error",
-            show_default="drop for hh-rlhf, else error",
         ),
     ] = None
 
@@ -168,37 +144,7 @@ class Training:
     learning_rate: Annotated[
         float, option(OPTIMISER, "Peak of the learning rate; small models want 1e-4.")
     ] = 5e-6
-    optimizer: Annotated[
-        str,
-        option(OPTIMISER, "AdamW's moments in 4 bytes each, or in one.", metavar="adamw|adamw8bit"),
-    ] = "adamw"
     seed: Annotated[int, option(OPTIMISER, "Of the order of the data.")] = 0
-    accumulate: Annotated[int, option(ROWS, "Such batches in one step.")] = 1
-    remat: Annotated[
-        str,
-        option(
-            ROWS,
-            "What the backward pass computes again instead of keeping.",
-            metavar="none|dots|full",
-        ),
-    ] = "none"
-    attention: Annotated[
-        str | None,
-        option(
-            ROWS,
-            "How attention is computed.",
-            show_default="cudnn where it can, else direct",
-            metavar="direct|blocked|xla|cudnn",
-        ),
-    ] = None
-    logit_chunk: Annotated[
-        int | None,
-        option(
-            ROWS,
-            "Positions of a row projected to the vocabulary at once.",
-            show_default="all",
-        ),
-    ] = None
 
 
 @grouped
@@ -210,6 +156,7 @@ def dpo(
     data: PreferenceData,
     training: Training,
     run: Run,
+    passes: Passes,
     adapters: Adapters,
     devices: Devices,
     out: Annotated[
@@ -234,7 +181,7 @@ def dpo(
     A run that was stopped goes on with --resume, and ends in the same bits on a CPU.
     """
     devices.join()
-    options = _options(training, run)
+    options = _options(training, run, passes)
     from .._checks import InputError, check_count
     from ..llm._folders import is_folder
     from ..llm.checkpoints import load_model, save_model
@@ -262,8 +209,8 @@ def dpo(
     with _terminal.working(f"Loading {model}"):
         start = load_model(model, dtype=_kept_in(options), mesh=mesh)
         tokenizer = load_tokenizer(model, config=start.config)
-        encoded = _encode(read, data, tokenizer, start.config.max_position_embeddings)
-    _check_run(start, encoded, options, training, mesh)
+        encoded = encode(read, data, tokenizer, start.config.max_position_embeddings)
+    _check_run(start, encoded, options, {**vars(training), **vars(passes)}, mesh)
     steps = steps_of(encoded.rows, options)
     if is_first():
         check_folder("--out", out)
@@ -286,7 +233,7 @@ def dpo(
         return
     if options.lora is not None:
         _save_adapters(result, options.lora, out / "adapter", model, overwrite=resume)
-    summary = summarise(result, encoded, read.dropped)
+    summary = summarise(result, encoded, read.left_out(encoded))
     if json:
         _terminal.show_json({"command": "dpo", "out": out, **summary})
     else:
@@ -312,15 +259,7 @@ def _save_adapters(
         )
 
 
-class _Read(NamedTuple):
-    """Records, and how many were left out for which reason."""
-
-    name: str
-    records: list[Any]
-    dropped: dict[str, int]
-
-
-def _options(training: Training, run: Run) -> TrainOptions:
+def _options(training: Training, run: Run, passes: Passes) -> TrainOptions:
     """Return the options, checked, messages naming the flag."""
     check_packages("dpo")
     from ..llm.trainer import TrainOptions
@@ -330,19 +269,16 @@ def _options(training: Training, run: Run) -> TrainOptions:
         options.recipe(2)  # raises where rows and memory do not go together
         return options
 
-    return checked(fitting, training, run)
+    return checked(fitting, training, run, passes)
 
 
-def _read(data: PreferenceData) -> _Read:
+def _read(data: PreferenceData) -> ReadPreferences:
     """Return the preference records as text."""
     from .._checks import InputError, check_option
 
     data.check()
     if data.data is not None:
-        from ..llm.preferences import read_preferences
-
-        found = read_preferences(data.data, unusable=data.unusable)  # type: ignore[arg-type]
-        return _Read(str(data.data), list(found.records), found.drops())
+        return read_files(data)
     from ..llm.animals import NOUNS, sample_pairs
 
     assert data.animals is not None
@@ -364,31 +300,10 @@ def _read(data: PreferenceData) -> _Read:
         message = re.sub(r"^(omega|count|key):", lambda m: _SAMPLED[m[1]] + ":", str(error))
         raise InputError(as_flag(message, SAMPLING)) from None
     name = f"D(({', '.join(order)}), {chosen['p12']:g}, {chosen['p23']:g})"
-    return _Read(name, pairs.records(nouns=chosen["nouns"]), {})
+    return ReadPreferences(name, pairs.records(nouns=chosen["nouns"]), {})
 
 
 _SAMPLED = {"omega": "--animals", "count": "--pairs", "key": "--data-seed"}
-
-
-def _encode(read: _Read, data: PreferenceData, tokenizer: Any, context: int) -> EncodedRows:
-    """Return the records as rows of tokens."""
-    from .._checks import InputError
-    from ..llm.rows import encode_rows
-
-    if data.max_length is not None and data.max_length > context:
-        raise InputError(
-            f"--max-length: expected at most the model's context, {context}; got {data.max_length}"
-        )
-    try:
-        return encode_rows(
-            read.records,
-            tokenizer,
-            max_length=data.max_length or context,
-            too_long=data.too_long,  # type: ignore[arg-type]
-        )
-    except InputError as error:
-        message = as_flag(str(error), ("max_length", "too_long"))
-        raise type(error)(message) from None
 
 
 def _begin(log: Path) -> None:
@@ -402,7 +317,11 @@ def _begin(log: Path) -> None:
 
 
 def _check_run(
-    start: LanguageModel, encoded: EncodedRows, options: TrainOptions, given: Training, mesh: Any
+    start: LanguageModel,
+    encoded: EncodedRows,
+    options: TrainOptions,
+    names: Collection[str],
+    mesh: Any,
 ) -> None:
     """Raise where the model cannot take such a run, before there is a folder for it."""
     from .._checks import InputError
@@ -411,7 +330,7 @@ def _check_run(
     try:
         fitting_recipe(start, encoded.completions, options, mesh)
     except InputError as error:
-        raise InputError(as_flag(str(error), vars(given))) from None
+        raise InputError(as_flag(str(error), names)) from None
 
 
 def _workload(data: PreferenceData, model: Path, shape: Any) -> Workload:
@@ -425,7 +344,7 @@ def _workload(data: PreferenceData, model: Path, shape: Any) -> Workload:
     if data.data is None and data.animals is None:
         return Workload(data.max_length or shape.max_position_embeddings)
     tokenizer = load_tokenizer(model, config=shape)
-    encoded = _encode(_read(data), data, tokenizer, shape.max_position_embeddings)
+    encoded = encode(_read(data), data, tokenizer, shape.max_position_embeddings)
     rows = trim_rows(encoded.rows)
     return Workload(rows.width, completion_width(rows), encoded.completions, rows=len(encoded.kept))
 
@@ -446,11 +365,10 @@ BEFORE = (
 )
 
 
-def summarise(result: TrainResult, encoded: EncodedRows, dropped: dict[str, int]) -> dict[str, Any]:
+def summarise(
+    result: TrainResult, encoded: EncodedRows, left_out: dict[str, int]
+) -> dict[str, Any]:
     """Return what a run did: rows, time, and metrics over its first and last tenth."""
-    left_out = {**dropped}
-    for reason, count in encoded.refusals().items():
-        left_out[reason] = left_out.get(reason, 0) + count
     return {
         "steps": result.steps,
         "rows": len(encoded.kept),
