@@ -241,7 +241,8 @@ def prepare(
     lora : LoraOptions, optional
         Members train adapters on the model.
     """
-    model, scored = load_start(directory, lora)
+    kept = options.compute_dtype if lora is not None else None  # a base that no step changes
+    model, scored = load_start(directory, lora, dtype=kept or "float32")
     tokenizer = load_tokenizer(directory, config=model.config)
     context = model.config.max_position_embeddings
     records = support_records(nouns=options.nouns)
