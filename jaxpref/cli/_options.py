@@ -240,6 +240,8 @@ def use_float64() -> None:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take groups of options, as dataclasses, that typer sees one by one.
 
+    A parameter called `given` gets the names of the options that stand on the command line.
+
     Examples
     --------
     >>> @dataclass
@@ -258,6 +260,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         for name, kind in groups.items():
             given = {entry.name for entry in fields(kind)} & set(values)
             values[name] = kind(**{member: values.pop(member) for member in given})
+        if "given" in hints:
+            values["given"] = _on_the_line(values["given"])
         command(**values)
 
     parameters: list[inspect.Parameter] = []
@@ -266,11 +270,18 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             parameters += _members(groups[name])
         else:
             only = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(parameter.replace(annotation=hints[name], kind=only))
+            hint = typer.Context if name == "given" else hints[name]
+            parameters.append(parameter.replace(annotation=hint, kind=only))
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {entry.name: entry.annotation for entry in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def _on_the_line(context: Any) -> tuple[str, ...]:
+    """Return the names of the options that were given, in the order of the command's own."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return tuple(name for name, source in sources.items() if source.name == "COMMANDLINE")
 
 
 def _members(kind: Any) -> list[inspect.Parameter]:

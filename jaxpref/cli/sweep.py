@@ -1,9 +1,10 @@
-"""``jaxpref sweep``: many trainings on the paper's animals, and what each policy learned."""
+"""``jaxpref sweep``: many trainings on preferences, or on the paper's animals, compared."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,26 +12,26 @@ import typer
 
 from . import _terminal
 from ._adapters import Adapters
+from ._grids import Grid, Running, flagged, numbers, raise_if_diverged, varying
 from ._options import JsonOption, grouped
-from ._runs import as_flag, check_packages, option
+from ._preference_sweep import Asked, Preferences, sweep_data
+from ._runs import Passes, Run, as_flag, check_packages, option
 
 if TYPE_CHECKING:
     from ..llm.sweep import Member, SweepOptions
     from ..report import Table
 
-MEMBERS, TRAINING, RUNNING = "Members", "Training", "Running"
-MOST = 10_000
-"""Values of one range, at most."""
+ANIMALS = "The paper's animals, without --data"
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Which trainings: every combination."""
+class Animals:
+    """What is trained on the paper's animals, named as in :class:`jaxpref.llm.SweepOptions`."""
 
     p12: Annotated[
         str,
         option(
-            MEMBERS,
+            ANIMALS,
             "Probability in the data that the first animal beats the second: a list, or a range "
             "with its end and step, as 0:1:.05.",
             metavar="P",
@@ -38,41 +39,21 @@ class Grid:
     ] = ".99"
     p23: Annotated[
         str,
-        option(MEMBERS, "The same for the second against the third.", metavar="P"),
+        option(ANIMALS, "The same for the second against the third.", metavar="P"),
     ] = "0:1:.05"
     permutations: Annotated[
         str,
         option(
-            MEMBERS,
+            ANIMALS,
             "Orders of the animals: all, or some, as dog,cat,bird;bird,dog,cat.",
             metavar="all|A,B,C;...",
         ),
     ] = "dog,cat,bird"
-    seeds: Annotated[int, option(MEMBERS, "Trainings of each, with other samples.")] = 1
-    beta: Annotated[
-        str, option(MEMBERS, "Strength of the pull towards the reference.", metavar="X")
-    ] = "0.1"
-    learning_rate: Annotated[
-        str,
-        option(MEMBERS, "Peak of the learning rate; large models want 5e-6.", metavar="X"),
-    ] = "1e-4"
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all trainings share, named as in :class:`jaxpref.llm.sweep.SweepOptions`."""
-
-    pairs: Annotated[int, option(TRAINING, "Pairs of animals a training samples.")] = 1024
-    batch_size: Annotated[int, option(TRAINING, "Pairs a step.")] = 16
-    schedule: Annotated[
-        str,
-        option(TRAINING, "How the learning rate falls.", metavar="linear|cosine|constant"),
-    ] = "linear"
-    clip_norm: Annotated[float, option(TRAINING, "Largest norm of a gradient.")] = 1.0
+    pairs: Annotated[int, option(ANIMALS, "Pairs of animals a training samples.")] = 1024
     nouns: Annotated[
         str,
         option(
-            TRAINING,
+            ANIMALS,
             "How the animals are written: a dog, dog, dogs.",
             metavar="article|bare|plural",
         ),
@@ -82,40 +63,28 @@ class Shared:
         typer.Option(
             "--chat/--no-chat",
             help="Ask in the tokenizer's chat template.",
-            rich_help_panel=TRAINING,
+            rich_help_panel=ANIMALS,
             show_default="if it has one",
         ),
     ] = None
     compute_dtype: Annotated[
         str | None,
         option(
-            TRAINING,
+            ANIMALS,
             "Type of the passes; weights stay float32.",
             show_default=False,
             metavar="float32|bfloat16",
         ),
     ] = None
-    mode: Annotated[
-        str | None,
-        option(
-            RUNNING,
-            "Trainings one after the other, all of a block at once, or a few at once.",
-            metavar="map|vmap|chunks|measured",
-            show_default="map on a CPU, else vmap",
-        ),
-    ] = None
-    block: Annotated[
-        int | None,
-        option(
-            RUNNING,
-            "Trainings between two writes of results, and at most at once.",
-            show_default="4 on a CPU, else 63",
-        ),
-    ] = None
+
+
+BOTH = ("schedule", "clip_norm", "batch_size")
+"""Options of a run that are for both kinds of data."""
 
 
 @grouped
 def sweep(
+    given: tuple[str, ...],
     model: Annotated[
         Path,
         typer.Option(
@@ -124,58 +93,67 @@ def sweep(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
+    preferences: Preferences,
+    animals: Animals,
     grid: Grid,
-    shared: Shared,
+    run: Run,
+    passes: Passes,
     adapters: Adapters,
-    processes: Annotated[
-        int,
-        typer.Option(help="Processes of one core each; for CPUs.", rich_help_panel=RUNNING),
-    ] = 1,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on in --out: what is in it is kept.", rich_help_panel=RUNNING
-        ),
-    ] = False,
+    running: Running,
     json: JsonOption = False,
 ) -> None:
-    """Train a policy on each of many data sets D(order, p12, p23), and ask what it learned.
+    """Train a policy by DPO for each of many settings, in one program, and compare them.
 
-    Every training is DPO on samples about the first and second, and the second and third animal;
-    p13 is in no sample. Leaves in --out a line a training (members.jsonl).
+    With --data on your own preferences, for every beta, learning rate, seed and number of the loss;
+    all are compared on the same records, held out from all of them. Without it on the paper's
+    animals, D(order, p12, p23): samples about the first and second, and the second and third
+    animal; p13, which is in no sample, is then asked for. Leaves in --out a line a training
+    (members.jsonl).
     """
-    members = members_of(grid)
+    _check_kind(given, preferences.data is not None)
     check_packages("sweep")
-    options = _shared(shared, model)
+    if preferences.data is not None:
+        asked = Asked(model, out, preferences, grid, run, passes, adapters, running)
+        sweep_data(asked, given, json=json)
+        return
+    members = members_of(grid, animals)
+    options = _shared(animals, run, running, model)
     lora = adapters.options(model)
-    from .._checks import InputError
-    from ..llm import sweep as run
+    from ..llm import sweep as run_sweep
 
-    try:
-        with _terminal.progress("Training") as move:
-            records = run(
-                model,
-                members,
-                out=out,
-                options=options,
-                lora=lora,
-                processes=processes,
-                resume=resume,
-                progress=move,
-            )
-    except InputError as error:
-        flag = as_flag(str(error), ("out", "processes", "chat"))
-        message = flag.replace("or resume to go on", "or --resume to go on")
-        raise type(error)(message) from None
+    with flagged("out", "processes", "chat"), _terminal.progress("Training") as move:
+        records = run_sweep(
+            model,
+            members,
+            out=out,
+            options=options,
+            lora=lora,
+            processes=running.processes,
+            resume=running.resume,
+            progress=move,
+        )
     if json:
         _terminal.show_json({"command": "sweep", "out": out, "members": records})
     else:
         _terminal.show(table(records))
         _terminal.say(f"Written: {out}/members*.jsonl.")
-    _raise_if_diverged(records)
+    raise_if_diverged(records)
 
 
-def members_of(grid: Grid) -> list[Member]:
+def _check_kind(given: Sequence[str], data: bool) -> None:
+    """Refuse options that are only for the other kind of data, by name."""
+    from .._checks import InputError
+
+    own = {entry.name for kind in (Preferences, Run, Passes) for entry in fields(kind)} - {*BOTH}
+    other = {entry.name for entry in fields(Animals)} if data else own
+    wrong = ", ".join("--" + name.replace("_", "-") for name in given if name in other)
+    if wrong and data:
+        raise InputError(f"{wrong}: of the paper's animals; expected without --data")
+    if wrong:
+        raise InputError(f"{wrong}: of a user's own preferences; expected together with --data")
+
+
+def members_of(grid: Grid, animals: Animals) -> list[Member]:
     """Return the trainings asked for; messages name the flag.
 
     Raises
@@ -185,16 +163,16 @@ def members_of(grid: Grid) -> list[Member]:
     from .._checks import InputError, check_count
 
     seeds = check_count("--seeds", grid.seeds)
+    asked = {**vars(animals), **vars(grid)}
     lists = {
-        name: numbers(getattr(grid, name), "--" + name.replace("_", "-"))
+        name: numbers(asked[name], "--" + name.replace("_", "-"))
         for name in ("p12", "p23", "beta", "learning_rate")
     }
-    check_packages("sweep")
     from ..llm.sweep import sweep_grid
 
     try:
         return sweep_grid(
-            omegas=orders(grid.permutations),
+            omegas=orders(animals.permutations),
             p12=lists["p12"],
             p23=lists["p23"],
             seeds=range(seeds),
@@ -204,32 +182,6 @@ def members_of(grid: Grid) -> list[Member]:
     except InputError as error:
         message = re.sub(r"^omega:", "--permutations:", str(error))
         raise InputError(as_flag(message, lists)) from None
-
-
-def numbers(text: str, flag: str) -> list[float]:
-    """Return the numbers of a list and of ranges with their end, rounded to 12 digits.
-
-    >>> numbers(".5,0:1:.25", "--p23")
-    [0.5, 0.0, 0.25, 0.5, 0.75, 1.0]
-    """
-    from .._checks import InputError
-
-    found: list[float] = []
-    for part in text.split(","):
-        try:
-            ends = [float(number) for number in part.split(":")]
-        except ValueError:
-            ends = []
-        if len(ends) == 1:
-            found += ends
-        elif len(ends) == 3 and ends[2] > 0 and 0 <= (ends[1] - ends[0]) / ends[2] <= MOST:
-            count = int((ends[1] - ends[0]) / ends[2] + 1e-9) + 1
-            found += [round(ends[0] + step * ends[2], 12) for step in range(count)]
-        else:
-            raise InputError(
-                f"{flag}: expected numbers, or start:end:step, parted by commas; got {text!r}"
-            )
-    return found
 
 
 def orders(text: str) -> list[tuple[str, ...]]:
@@ -245,34 +197,24 @@ def orders(text: str) -> list[tuple[str, ...]]:
     return [tuple(name.strip() for name in order.split(",")) for order in text.split(";")]
 
 
-def _shared(shared: Shared, model: Path) -> SweepOptions:
+def _shared(animals: Animals, run: Run, running: Running, model: Path) -> SweepOptions:
     """Return the options, checked, messages naming the flag; chat as the tokenizer has it."""
     from .._checks import InputError, check_option
     from ..llm.config import decoder_config
     from ..llm.sweep import SweepOptions, speaks_chat
     from ..llm.tokenizers import load_tokenizer
 
-    values = dict(vars(shared))
-    if shared.compute_dtype is not None:
-        check_option("--compute-dtype", shared.compute_dtype, ("float32", "bfloat16"))
+    asked = {**vars(animals), **vars(run), **vars(running)}
+    values = {entry: asked[entry] for entry in SweepOptions.__dataclass_fields__}
+    if animals.compute_dtype is not None:
+        check_option("--compute-dtype", animals.compute_dtype, ("float32", "bfloat16"))
     try:
         options = SweepOptions(**{**values, "chat": False})
     except InputError as error:
         raise InputError(as_flag(str(error), values)) from None
-    chat = speaks_chat(model) if shared.chat is None else shared.chat
+    chat = speaks_chat(model) if animals.chat is None else animals.chat
     load_tokenizer(model, config=decoder_config(model))  # raises where the two do not fit
     return SweepOptions(**{**vars(options), "chat": chat})
-
-
-def _raise_if_diverged(records: list[dict[str, Any]]) -> None:
-    lost = [record["name"] for record in records if record["diverged"]]
-    if lost:
-        from .._checks import ConvergenceError
-
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise ConvergenceError(
-            f"sweep: not finite: {lost[0]}{more}; a lower learning rate may help"
-        )
 
 
 def table(records: list[dict[str, Any]]) -> Table:
@@ -280,12 +222,10 @@ def table(records: list[dict[str, Any]]) -> Table:
     from ..report.tables import Column, Table
 
     asked = [record["member"] for record in records]
-    varying = [name for name in asked[0] if len({str(member[name]) for member in asked}) > 1] or [
-        "p23"
-    ]
+    differ = varying(asked, "p23")
     learned = ("p12", "p23", "p13")
     columns = (
-        *(Column(NAMES[name], "left" if name == "omega" else "right") for name in varying),
+        *(Column(NAMES[name], "left" if name == "omega" else "right") for name in differ),
         *(Column(f"learned {name}", "right") for name in learned),
         Column("in format", "right"),
     )
@@ -296,12 +236,12 @@ def table(records: list[dict[str, Any]]) -> Table:
         least = None if None in mass else min(mass)
         rows.append(
             (
-                *(_value(record["member"][name]) for name in varying),
+                *(_value(record["member"][name]) for name in differ),
                 *(_probability(found[name]) for name in learned),
                 _probability(least),
             )
         )
-    same = ", ".join(f"{NAMES[n]} {_value(asked[0][n])}" for n in asked[0] if n not in varying)
+    same = ", ".join(f"{NAMES[n]} {_value(asked[0][n])}" for n in asked[0] if n not in differ)
     note = (
         f"All: {same}. Learned: asked both ways round, answers in the format only; in format: the "
         "least probability of answering in it, over the three pairs. Where that is low, neither "
