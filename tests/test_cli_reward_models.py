@@ -184,6 +184,7 @@ def test_rankings_train_with_plackett_luce_and_report_what_is_held_out(run, fold
     assert code == 0 and json.loads(text)["held_out"]["pairs"] == 2
     code, _, message = run(*arguments, "--out", tmp_path / "no", *rest)
     assert code == 2 and "bradley_terry compares two responses, the rows hold 3" in message
+    assert not (tmp_path / "no").exists()
 
 
 def test_bad_input_is_refused_with_its_row(run, folder, tmp_path):

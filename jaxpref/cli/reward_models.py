@@ -248,7 +248,7 @@ def train(
     from .._checks import check_between
     from ..llm.reward_models import save_reward_model, starting_model
     from ..llm.reward_rows import read_candidates
-    from ..llm.reward_training import pack_records, train_reward_model
+    from ..llm.reward_training import check_trainable, pack_records, train_reward_model
     from ..report.files import check_folder
 
     check_between("--held-out", held_out, 0.0, 0.9, what="a share of at most 0.9")
@@ -260,6 +260,7 @@ def train(
     kept, apart = _split(len(records), held_out, options.seed)
     encoded = pack_records([records[at] for at in kept])
     steps_of(encoded.rows, options.train_options())
+    check_trainable(start, encoded.completions, options)
     check_folder("--out", out)
     (out / "metrics.jsonl").touch()  # from here on there is a run to go on with
     with _terminal.progress("Training") as move:

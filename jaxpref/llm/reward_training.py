@@ -110,6 +110,22 @@ def pack_records(records: Iterable[Tokens], *, completions: int | None = None) -
     return pack_rows(records, max_length=max(longest, 2))
 
 
+def check_trainable(model: RewardModel, completions: int, options: RewardOptions) -> None:
+    """Raise where a model cannot be trained here, or rows of so many responses not with its loss.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(model.config, DecoderConfig):
+        raise InputError("model: expected a reward model on a decoder; got one on DeBERTa")
+    if options.loss == "bradley_terry" and completions > 2:
+        raise InputError(
+            f"loss: bradley_terry compares two responses, the rows hold {completions}; expected "
+            "plackett_luce"
+        )
+
+
 def train_reward_model(
     model: RewardModel,
     rows: Rows,
@@ -148,13 +164,7 @@ def train_reward_model(
         bradley_terry. What training raises besides.
     """
     options = options or RewardOptions()
-    if not isinstance(model.config, DecoderConfig):
-        raise InputError("model: expected a reward model on a decoder; got one on DeBERTa")
-    if options.loss == "bradley_terry" and completions > 2:
-        raise InputError(
-            f"loss: bradley_terry compares two responses, the rows hold {completions}; expected "
-            "plackett_luce"
-        )
+    check_trainable(model, completions, options)
     # The trainer asks of a model no more than these three.
     start = LanguageModel(model.config, model.graphdef, model.params)
     result = train_preferences(
