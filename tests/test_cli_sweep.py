@@ -117,6 +117,16 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(model, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
+def test_a_context_too_short_for_the_rows_is_refused(model, tmp_path, capsys):
+    short = tmp_path / "short"
+    shutil.copytree(model, short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 12}))
+    code = app.run(["sweep", "--model", str(short), "--out", str(tmp_path / "out")])
+    assert code == 2 and "context of 12 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_range_has_its_end():
     assert numbers("0:1:.05", "--p23") == [round(0.05 * step, 2) for step in range(21)]
     assert numbers(".99", "--p12") == [0.99]

@@ -184,13 +184,11 @@ def table(records: Sequence[dict[str, Any]], loss: str) -> Table:
     columns = (
         *(Column(NAMES[name], "right") for name in differ),
         *(Column(header, "right") for header in MEASURED.values()),
-        Column("loss in training", "right"),
     )
     rows = tuple(
         (
             *(f"{record['member'][name]:g}" for name in differ),
             *(_number(record["held_out"][name]) for name in MEASURED),
-            _number(record["last_steps"]["loss"]),
         )
         for record in found
     )
@@ -206,8 +204,7 @@ def _note(member: dict[str, Any], differ: Sequence[str], loss: str) -> str:
     note = (
         f"All: {loss}{', ' if same else ''}{same}. Sorted by the loss; +-: its standard error over "
         "the records, which are the same for all. Margin: of the rewards, in nats; chosen, "
-        "rejected: change of their log-probabilities against the reference, in nats. In training: "
-        "over the last tenth of the steps."
+        "rejected: change of their log-probabilities against the reference, in nats."
     )
     other = set(differ) & {*READ_BY, *(("beta",) if loss in SCALED else ())}
     if other:
@@ -221,9 +218,9 @@ SCALED = ("ipo", "ipo_per_token", "simpo", "kto_pair")
 NAMES = {
     "beta": "beta",
     "learning_rate": "rate",
-    "label_smoothing": "smoothing",
+    "label_smoothing": "smooth",
     "target_margin": "target",
-    "sft_weight": "sft weight",
+    "sft_weight": "sft",
     "seed": "seed",
 }
 MEASURED = {

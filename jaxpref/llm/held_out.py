@@ -154,7 +154,8 @@ def held_out_metrics(
         ``accuracy``, the share of records whose best completion has the highest reward;
         ``reward_margin`` (nats), the best's reward less the mean of the others'; ``chosen_change``
         and ``rejected_change`` (nats), the policy's log-probability less the reference's, of the
-        best and in the mean of the others. Rewards are those that the loss compares.
+        best and in the mean of the others. Rewards are those that the loss compares. All are NaN
+        where a log-probability is not finite.
 
     Examples
     --------
@@ -167,11 +168,12 @@ def held_out_metrics(
     change = logps - reference_logps
     rewards = settings.beta * (logps / lengths if loss in NO_REFERENCE else change)
     best, rest = rewards[:, 0], rewards[:, 1:]
+    right = np.where(np.isfinite(rewards).all(axis=1), np.all(best[:, None] > rest, axis=1), np.nan)
     error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
     return {
         "loss": float(np.mean(each)),
         "loss_error": float(error),
-        "accuracy": float(np.mean(np.all(best[:, None] > rest, axis=1))),
+        "accuracy": float(np.mean(right)),
         "reward_margin": float(np.mean(best - np.mean(rest, axis=1))),
         "chosen_change": float(np.mean(change[:, 0])),
         "rejected_change": float(np.mean(change[:, 1:])),
