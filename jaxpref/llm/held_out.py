@@ -14,9 +14,6 @@ from .losses import LossSettings, preference_loss
 from .rows import PROMPT, Rows, row_lengths, row_widths
 from .training import NO_REFERENCE, Recipe, policy_logps
 
-_WIDTHS = 4
-"""Widths to which held-out rows are cut: each is compiled."""
-
 
 class Split(NamedTuple):
     """Row numbers of the records that are trained on, and of those held out, both rising."""
@@ -89,7 +86,7 @@ class HeldOutLogps:
 
 
 def rows_in_parts(
-    rows: Rows, held_out: np.ndarray, size: int
+    rows: Rows, held_out: np.ndarray, size: int, *, most: int = 4
 ) -> tuple[tuple[Rows, ...], tuple[int, ...], np.ndarray]:
     """Return held-out rows by width, for :class:`HeldOutLogps`, and where each stands.
 
@@ -101,6 +98,8 @@ def rows_in_parts(
         Row numbers.
     size : int
         Rows at once.
+    most : int
+        Widths at most: each is compiled.
 
     Returns
     -------
@@ -114,7 +113,7 @@ def rows_in_parts(
     own = Rows(*(np.asarray(array)[held_out] for array in rows))
     lengths, parts, order, answers = row_lengths(own), [], [], []
     before = 0
-    for width, most in row_widths(own, _WIDTHS):
+    for width, longest in row_widths(own, most):
         index = np.flatnonzero((lengths > before) & (lengths <= width))
         before = width
         places = np.full(-(-len(index) // size) * size, -1)
@@ -123,7 +122,7 @@ def rows_in_parts(
         cut = min(width, own.width)
         parts.append(Rows(*(jnp.asarray(array[filled, :cut]) for array in own)))
         order.append(places)
-        answers.append(most)
+        answers.append(longest)
     return tuple(parts), tuple(answers), np.concatenate(order)
 
 

@@ -49,6 +49,8 @@ from .train_options import TrainOptions
 from .trainer import fitting_recipe, trim_rows
 from .training import Batches
 
+STEPS_PER_WIDTH, ROWS_PER_WIDTH = 8, 16
+"""Of a member, and of those held out: fewer do not pay for compiling another width."""
 READ_BY = {
     "label_smoothing": ("dpo", "robust_dpo"),
     "target_margin": ("simpo",),
@@ -228,7 +230,8 @@ class _Preferences:
             fitting_recipe(model, completions, training), logit_width=completion_width(rows)
         )
         if jax.default_backend() == "cpu" and recipe.micro_batch:
-            recipe = replace(recipe, widths=row_widths(rows, WIDTHS))
+            most = steps_of(training, len(split.trained)) // STEPS_PER_WIDTH
+            recipe = replace(recipe, widths=row_widths(rows, min(max(most, 1), WIDTHS)))
         batch = training.batch_size * training.accumulate
         reference = reference_logps(
             scored.graphdef,
@@ -240,7 +243,8 @@ class _Preferences:
             cache=cache,
         )
         size = min(recipe.micro_batch or training.batch_size, len(split.held_out))
-        parts, answers, order = rows_in_parts(rows, split.held_out, size)
+        most = min(max(len(split.held_out) // ROWS_PER_WIDTH, 1), WIDTHS)
+        parts, answers, order = rows_in_parts(rows, split.held_out, size, most=most)
         return PreferenceSetting(
             Start(model, rows, reference, recipe, training.lora),
             split,
