@@ -42,7 +42,7 @@ LOOPS = ("loop, a call a step", "loop, a call a member")
 SOLO, WHOLE = "loop of train_preferences", "map, with the reference"
 
 
-def sides(folder: Path, steps: int) -> dict[str, Callable[[], np.ndarray]]:
+def sides(folder: Path, steps: int, whole: int) -> dict[str, Callable[[], np.ndarray]]:
     """Return every way of training the members: each returns the losses, (members, steps)."""
     import jax
     import jax.numpy as jnp
@@ -94,7 +94,8 @@ def sides(folder: Path, steps: int) -> dict[str, Callable[[], np.ndarray]]:
         return losses
 
     loops = dict(zip(LOOPS, (by_step, by_member), strict=True))
-    apart = dict(zip((WHOLE, SOLO), whole_sides(folder, grid, options), strict=True))
+    longer = SweepOptions(pairs=16 * whole)
+    apart = dict(zip((WHOLE, SOLO), whole_sides(folder, grid, longer), strict=True))
     return {**loops, **{mode: partial(population, mode) for mode in MODES}, **apart}
 
 
@@ -165,9 +166,9 @@ def _sum(params: Any, data: Any) -> Any:
     return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
 
 
-def race(folder: Path, steps: int, rounds: int) -> dict[str, Any]:
+def race(folder: Path, steps: int, whole: int, rounds: int) -> dict[str, Any]:
     """Return each side's times, and how far its losses are from the first loop's."""
-    ways = sides(folder, steps)
+    ways = sides(folder, steps, whole)
     first, losses = {}, {}
     for name, run in ways.items():
         start = time.process_time()
@@ -181,10 +182,11 @@ def race(folder: Path, steps: int, rounds: int) -> dict[str, Any]:
             start = time.process_time()
             ways[name]()
             times[name].append(time.process_time() - start)
-    apart = {name: float(np.abs(losses[name] - losses[LOOPS[0]]).max()) for name in ways}
+    peers = {name: SOLO if name in (WHOLE, SOLO) else LOOPS[0] for name in ways}
+    apart = {name: float(np.abs(losses[name] - losses[peers[name]]).max()) for name in ways}
     return {
         "members": MEMBERS,
-        "steps": steps,
+        "steps": {name: whole if name in (WHOLE, SOLO) else steps for name in ways},
         "rounds": rounds,
         "first_call_s": first,
         "losses_apart": apart,
@@ -203,12 +205,12 @@ def report(found: dict[str, Any]) -> str:
     head = "population | against | ratio (quartiles) | at least | a step | theirs | losses apart"
     head += " | first call | theirs"
     lines = [f"| {head} |", "|" + "---|" * 9]
-    each = found["members"] * found["steps"]
     pairs = [(WHOLE, SOLO)]
     pairs += [(name, peer) for name in found["times"] if name in MODES for peer in LOOPS]
     for name, peer in pairs:
         low, middle, high = np.quantile(ratios(found, name, peer), [0.25, 0.5, 0.75])
-        medians = [np.median(found["times"][side]) / each for side in (name, peer)]
+        taken = found["members"] * found["steps"][name]
+        medians = [np.median(found["times"][side]) / taken for side in (name, peer)]
         cells = (
             name,
             peer,
@@ -221,8 +223,9 @@ def report(found: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"{found['members']} members of {found['steps']} steps of 16 pairs, {found['rounds']} "
-        f"rounds. Losses apart: from those of the {LOOPS[0].replace(',', ' with')}, at most. All "
+        f"{found['members']} members of {found['steps'][LOOPS[0]]} steps of 16 pairs, whole runs "
+        f"of {found['steps'][SOLO]} (the sweeps' own are of 64), {found['rounds']} rounds. Losses "
+        f"apart: at most, of the two sides' or from those of the loop with a call a step. All "
         f"{'finite' if found['finite'] else 'NOT finite'}. First call: compiling and one round.",
     ]
     return "\n".join(lines) + "\n"
@@ -233,10 +236,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--whole-steps", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    found = race(arguments.model, arguments.steps, 1 if arguments.quick else arguments.rounds)
+    rounds = 1 if arguments.quick else arguments.rounds
+    found = race(arguments.model, arguments.steps, arguments.whole_steps, rounds)
     print(report(found), flush=True)
     if arguments.quick:
         return
