@@ -110,12 +110,13 @@ def pack_records(records: Iterable[Tokens], *, completions: int | None = None) -
     return pack_rows(records, max_length=max(longest, 2))
 
 
-def check_trainable(model: RewardModel, completions: int, options: RewardOptions) -> None:
-    """Raise where a model cannot be trained here, or rows of so many responses not with its loss.
+def check_trainable(model: RewardModel, completions: int, options: RewardOptions) -> DecoderConfig:
+    """Return the shape of a model that can be trained here, on rows of so many responses.
 
     Raises
     ------
     InputError
+        For a model on DeBERTa, and for rankings under bradley_terry.
     """
     if not isinstance(model.config, DecoderConfig):
         raise InputError("model: expected a reward model on a decoder; got one on DeBERTa")
@@ -124,6 +125,7 @@ def check_trainable(model: RewardModel, completions: int, options: RewardOptions
             f"loss: bradley_terry compares two responses, the rows hold {completions}; expected "
             "plackett_luce"
         )
+    return model.config
 
 
 def train_reward_model(
@@ -164,9 +166,9 @@ def train_reward_model(
         bradley_terry. What training raises besides.
     """
     options = options or RewardOptions()
-    check_trainable(model, completions, options)
+    config = check_trainable(model, completions, options)
     # The trainer asks of a model no more than these three.
-    start = LanguageModel(model.config, model.graphdef, model.params)
+    start = LanguageModel(config, model.graphdef, model.params)
     result = train_preferences(
         start,
         rows,
