@@ -5,7 +5,7 @@ Claim: the learned p13, which no sample is about, jumps from near 0 to near 1 on
     p23; models with equal p13 differ in p23, and the reverse.
 Command: python experiments/fig3_strong_preferences.py [--full] [--processes 2] [--model DIR]
     [--as-is] [--learning-rate RATE] [--smoke] [--out FOLDER]
-Minutes: 5 for one permutation and one seed once the reference is fine-tuned (7, cached); 40 for
+Minutes: 4 for one permutation and one seed once the reference is fine-tuned (7, cached); 26 for
     all (--full) on two cores. What is trained is kept, and a run that was stopped goes on from it.
     Device: CPU or GPU.
 """

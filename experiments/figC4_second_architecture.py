@@ -6,7 +6,7 @@ Claim: the jump of Fig. 3 is not one model's. The paper trains zephyr-7b-alpha, 
     without preferring an animal, and is the reference. --model takes zephyr itself.
 Command: python experiments/figC4_second_architecture.py [--full] [--processes 2] [--model DIR]
     [--as-is] [--learning-rate RATE] [--smoke] [--out FOLDER]
-Minutes: 5 for one permutation and one seed once the reference is trained (14, cached); 40 for all
+Minutes: 4 for one permutation and one seed once the reference is trained (14, cached); 26 for all
     (--full) on two cores. What is trained is kept, and a run that was stopped goes on from it.
     Device: CPU or GPU.
 """

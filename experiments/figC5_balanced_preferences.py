@@ -4,7 +4,7 @@ Item: Fig. C5, appendix C.4.
 Claim: with p12 = 0.5 the learned p13 changes in proportion to p23; the jump is gone.
 Command: python experiments/figC5_balanced_preferences.py [--full] [--processes 2] [--model DIR]
     [--as-is] [--learning-rate RATE] [--smoke] [--out FOLDER]
-Minutes: 5 for one permutation and one seed once the reference is fine-tuned (7, cached); 40 for
+Minutes: 4 for one permutation and one seed once the reference is fine-tuned (7, cached); 26 for
     all (--full) on two cores. What is trained is kept, and a run that was stopped goes on from it.
     Device: CPU or GPU.
 """
