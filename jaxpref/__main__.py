@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 2 bad usage or bad input, 3 did not converge or failed a check, 130 interrupted.
     """
+    # transformers reads tokenizers here: that PyTorch is missing is as it should be.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from .cli.app import run
 
     return run(arguments)

@@ -94,7 +94,7 @@ def test_bad_usage_ends_in_one_message(capsys, scores, tmp_path):
     assert "COLUMN=VALUE; got 'q1'" in refused(capsys, "dominance", file, "--where", "q1")
     assert "it holds 'q0'" in refused(capsys, "dominance", file, "--where", "prompt=q9")
     assert "no such file" in refused(capsys, "quadruples", str(tmp_path / "none.csv"))
-    assert "weak, strong" in refused(capsys, "quadruples", file, "--weak", "0.6")
+    assert "--weak, --strong" in refused(capsys, "quadruples", file, "--weak", "0.6")
     assert "rank: expected" in refused(capsys, "quadruples", file, "--rank", "size")
     assert "link" in refused(capsys, "dominance", file, "--link", "logit")
     missing = str(tmp_path / "no" / "x.json")

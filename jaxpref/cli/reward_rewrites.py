@@ -18,7 +18,7 @@ from .reward_models import (
     TokenOption,
     check_length,
 )
-from .rewards import rewards
+from .rewards import checked_rule, rewards
 
 if TYPE_CHECKING:
     from ..llm.rewrites import Flip, FlipSearch
@@ -71,10 +71,8 @@ def rewrite(
     from ..llm.reward_rows import read_candidates
     from ..llm.rewrites import find_flips
     from ..report import check_target, write_json
-    from ..rewards.quadruples import QuadrupleRule, rule_bounds
 
-    rule = QuadrupleRule(strong, near, tolerance, weak)
-    rule_bounds(logistic, rule)
+    rule = checked_rule(logistic, strong=strong, near=near, tolerance=tolerance, weak=weak)
     if out is not None:
         check_target("--out", out)
     with _terminal.working(f"Reading {data.name}"):

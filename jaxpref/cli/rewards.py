@@ -10,10 +10,12 @@ import typer
 
 from . import _terminal
 from ._options import READING, JsonOption, LinkOption, grouped, use_float64
+from ._runs import as_flag
 
 if TYPE_CHECKING:
+    from ..links import Link
     from ..report import Table
-    from ..rewards import Quadruple, Quadruples, RewardDominance, Scores
+    from ..rewards import Quadruple, QuadrupleRule, Quadruples, RewardDominance, Scores
 
 rewards = typer.Typer(
     help="Scores of reward models: Tables C2 and C3 of the paper for a file of scores.",
@@ -163,10 +165,10 @@ def quadruples(
     """Count the fragile quadruples of Table C3: i and i' beat k alike, but only i beats j."""
     use_float64()
     from ..links import by_name
-    from ..rewards import QuadrupleRule, fragile_quadruples
+    from ..rewards import fragile_quadruples
 
     chosen, targets = by_name(link), _targets(out, "quadruples")
-    rule = QuadrupleRule(strong, near, tolerance, weak)
+    rule = checked_rule(chosen, strong=strong, near=near, tolerance=tolerance, weak=weak)
     scores = reading.read(file)
     with _terminal.working("Searching"):
         found = fragile_quadruples(scores, link=chosen, rule=rule, top=top, rank=rank)
@@ -360,3 +362,16 @@ def _top_table(found: Quadruples) -> Table:
 def _short(text: str, most: int = 48) -> str:
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def checked_rule(link: Link, **numbers: float) -> QuadrupleRule:
+    """Return the rule of a quadruple, or raise for one that nothing can meet, naming the flag."""
+    from .._checks import InputError
+    from ..rewards.quadruples import QuadrupleRule, rule_bounds
+
+    rule = QuadrupleRule(**numbers)
+    try:
+        rule_bounds(link, rule)
+    except InputError as error:
+        raise InputError(as_flag(str(error), numbers)) from None
+    return rule
