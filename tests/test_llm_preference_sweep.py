@@ -218,6 +218,7 @@ def test_a_sweep_returns_and_leaves_a_record_a_member(done):
     assert stated["options"]["held_out"] == 0.25 and "beta" not in stated["options"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_member_is_the_run_of_train_preferences(done, model, number):
     encoded, member = encode(), MEMBERS[number]
