@@ -250,6 +250,7 @@ def test_turning_a_pair_round_turns_the_sign_round():
     np.testing.assert_allclose(forward, -backward, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_fragility_fades_as_the_graph_fills():
     """The table of "Any comparison graph": score deviation 1.5, share of unseen pairs above 1."""
     shares = []

@@ -160,7 +160,7 @@ def test_responses_are_rewritten_until_a_preference_flips(run, folder, tmp_path)
     assert f"6 pairs: {found['strong']} with p_ik >= 0.9" in text and "words changed" in text
     for arguments, message in (
         (("--strong", "1"), "--strong: expected a probability strictly between 0 and 1; got 1"),
-        (("--near", "0.999"), "near, tolerance: expected p_i'k to stay between 1/2 and 1"),
+        (("--near", "0.999"), "--near, --tolerance: expected p_i'k to stay between 1/2 and 1"),
         (("--out", tmp_path / "no" / "x.json"), "no such folder"),
         (("--max-length", "999"), "--max-length: expected at most the model's context, 64"),
     ):

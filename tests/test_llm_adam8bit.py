@@ -266,6 +266,7 @@ def test_layer_by_layer_is_in_place_and_only_a_layer_is_whole_in_float32(monkeyp
     assert memory.alias_size_in_bytes > 3 * 8 * 64 * 512  # the codes and the gradient's own bytes
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_back_every_bit_and_goes_on_alike(tmp_path):
     optimizer = scale_by_adam_8bit(mask=everything)
     gradients = {"a": normal((4, 300)), "b": normal((7,))}

@@ -133,6 +133,7 @@ def test_bfloat16_passes_keep_float32_weights_that_all_move(exact):
     assert np.mean(flat(one) != flat(other)) > 0.99
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_moves_weights_as_float32_does_and_resumes_bit_for_bit(exact, tmp_path):
     """At the paper's rate, with AdamW in bytes: rounding key and codes come from the checkpoint."""
     chosen = options(precision="bfloat16-stochastic", optimizer="adamw8bit")
