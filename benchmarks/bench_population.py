@@ -8,8 +8,9 @@ Times are of the processor, what is compiled first is apart; the order of the si
 each round, and ratios are taken within it. Two questions:
 
 What does the runner gain over a loop of runs? Sixteen calls of ``train_preferences`` in one
-process, from the loaded model to the losses, against the sweep's preparation and population: it
-scores the reference once for all, and cuts the rows of each part of a step to a width they fill.
+process, from the checkpoint and the texts to the losses, against the sweep's preparation and
+population: it writes the rows and scores the reference once for all, and cuts the rows of each part
+of a step to a width they fill.
 
 What does the runner gain over a loop of its own arithmetic, the same cut rows and the reference
 given? The population in its three ways, one member after the other (map), all at once (vmap) and

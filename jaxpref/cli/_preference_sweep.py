@@ -11,7 +11,7 @@ from . import _terminal
 from ._adapters import Adapters
 from ._grids import MEMBERS, Grid, Running, flagged, numbers, raise_if_diverged, varying
 from ._preferences import PreferenceFiles, encode, read_files
-from ._runs import DATA, LOSS, Passes, Run, as_flag, option, say_left_out
+from ._runs import DATA, Passes, PolicyLoss, Run, as_flag, option, say_left_out
 
 if TYPE_CHECKING:
     from ..llm.preference_sweep import PreferenceMember, PreferenceSweepOptions
@@ -28,15 +28,7 @@ class Preferences(PreferenceFiles):
         float, option(DATA, "Share of the records that no policy trains on, whole prompts at once.")
     ] = 0.1
     split_seed: Annotated[int, option(DATA, "Seed of the choice of them.")] = 0
-    loss: Annotated[
-        str,
-        option(
-            LOSS,
-            "dpo, robust_dpo, ipo, ipo_per_token, simpo, rpo, kto_pair, plackett_luce_dpo; or sft, "
-            "on the best answer alone.",
-            metavar="NAME",
-        ),
-    ] = "dpo"
+    loss: PolicyLoss = "dpo"
     label_smoothing: Annotated[
         str,
         option(

@@ -25,6 +25,17 @@ def option(panel: str, help: str, **rest: Any) -> Any:
     return typer.Option(help=help, rich_help_panel=panel, **rest)
 
 
+PolicyLoss = Annotated[
+    str,
+    option(
+        LOSS,
+        "dpo, robust_dpo, ipo, ipo_per_token, simpo, rpo, kto_pair, plackett_luce_dpo; or sft, "
+        "on the best answer alone.",
+        metavar="NAME",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Run:
     """How long a run is, in what steps, and how AdamW takes them; of every command that trains."""

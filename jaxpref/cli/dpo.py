@@ -20,6 +20,7 @@ from ._runs import (
     LOSS,
     OPTIMISER,
     Passes,
+    PolicyLoss,
     Run,
     as_flag,
     check_out,
@@ -126,15 +127,7 @@ SAMPLING = {
 class Training:
     """What is trained, named as in :class:`jaxpref.llm.trainer.TrainOptions`."""
 
-    loss: Annotated[
-        str,
-        option(
-            LOSS,
-            "dpo, robust_dpo, ipo, ipo_per_token, simpo, rpo, kto_pair, plackett_luce_dpo; or sft, "
-            "on the best answer alone.",
-            metavar="NAME",
-        ),
-    ] = "dpo"
+    loss: PolicyLoss = "dpo"
     beta: Annotated[float, option(LOSS, "Strength of the pull towards the reference.")] = 0.1
     label_smoothing: Annotated[
         float, option(LOSS, "Share of labels taken to be flipped (dpo, robust_dpo).")

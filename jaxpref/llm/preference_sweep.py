@@ -38,6 +38,7 @@ from .sweep_driver import (
     Progress,
     Report,
     Start,
+    check_names,
     check_running,
     drive,
     last_steps,
@@ -124,14 +125,9 @@ def preference_grid(
         )
         for beta, rate, smoothing, margin, weight, seed in product(*numbers, seeds)
     ]
-    names = set()
     for member in members:
         member.options(TrainOptions())  # raises where a number will not do
-        if member.name in names:
-            raise InputError(f"members: {member.name} occurs twice")
-        names.add(member.name)
-    if not names:
-        raise InputError("members: expected at least one; got none")
+    check_names(members)
     return members
 
 

@@ -367,11 +367,15 @@ def _without(parts: list[str], at: int) -> str:
 
 
 def _with(parts: list[str], at: int, word: str) -> str:
-    """Return words and gaps with one word more, before the word numbered `at` or at the end."""
+    """Return words and gaps with one word more, before the word numbered `at` or at the end.
+
+    >>> _with(["a", " ", "b"], 1, "new"), _with(["a"], 1, "new"), _with([""], 0, "new")
+    ('a new b', 'a new', 'new')
+    """
     place = 2 * at
     if place > len(parts):
-        return "".join([*parts, " ", word])
-    return "".join([*parts[:place], word, " ", *parts[place:]])
+        return "".join([*parts, " ", word]).strip()
+    return "".join([*parts[:place], word, " ", *parts[place:]]).strip()
 
 
 def word_distance(one: str, other: str) -> int:

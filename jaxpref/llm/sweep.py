@@ -50,6 +50,7 @@ from .sweep_driver import (
     WIDTHS,
     Progress,
     Start,
+    check_names,
     check_running,
     drive,
     last_steps,
@@ -136,12 +137,7 @@ def sweep_grid(
         check_count("seed", member.seed, at_least=0)
         check_positive("beta", member.beta)
         check_positive("learning_rate", member.learning_rate)
-    names = [member.name for member in members]
-    if not names:
-        raise InputError("members: expected at least one; got none")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"members: {twice} occurs twice")
+    check_names(members)
     return members
 
 

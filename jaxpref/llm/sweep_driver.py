@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import ConvergenceError, check_count, check_option
+from .._checks import ConvergenceError, InputError, check_count, check_option
 from .checkpoints import load_model
 from .decoder import LanguageModel
 from .lora import LoraOptions, adapted_model, adapters_off, initial_adapters
@@ -77,6 +77,16 @@ class Start(NamedTuple):
     reference_logps: np.ndarray
     recipe: Recipe
     lora: LoraOptions | None = None
+
+
+def check_names(members: Sequence[Named]) -> None:
+    """Raise where there are no members, or two of one name: results are found by it."""
+    names = [member.name for member in members]
+    if not names:
+        raise InputError("members: expected at least one; got none")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"members: {twice} occurs twice")
 
 
 def check_running(mode: str | None, block: int | None) -> None:
